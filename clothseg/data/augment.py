@@ -1,0 +1,150 @@
+"""Augmentation of whole batches of photos and labels together.
+
+Photos are float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width). Every function takes and gives
+both, so that they stay aligned; a single example without the batch axis works as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Literal, Protocol
+
+import tensorflow as tf
+
+from clothseg.errors import UserError
+
+LabelResize = Literal["nearest", "bilinear"]
+Function = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+class Augmentation(Protocol):
+    """What the input pipeline asks of an augmentation.
+
+    Attributes:
+        variants: how many examples every photo makes in one pass over the training set.
+        shuffle_buffer: examples a shuffle chooses from, or None for all of them.
+    """
+
+    variants: int
+    shuffle_buffer: int | None
+
+    def __call__(self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One augmented batch.
+
+        Args:
+            photos: float32 (batch, height, width, 3) in 0..255.
+            labels: uint8 (batch, height, width).
+            keys: int64 (batch, 4): seed, pass over the data, variant and photo of each example. Random numbers are to be
+                drawn from these alone, so that a run can be repeated and resumed.
+
+        Returns:
+            Photos and labels of the same shapes and types.
+        """
+        ...
+
+
+# The article's functions. It works on photos in 0..1 and never clips them; neither do these.
+
+
+def brightness(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Adds 0.1 of the value range to every channel (article)."""
+    return photos + 0.1 * 255, labels
+
+
+def gamma(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Raises photos to the power 0.1 (article), which makes them nearly white."""
+    return 255 * tf.image.adjust_gamma(photos / 255, 0.1), labels
+
+
+def hue(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Turns the hue by -0.1 of a full circle (article)."""
+    return 255 * tf.image.adjust_hue(photos / 255, -0.1), labels
+
+
+def crop(photos: tf.Tensor, labels: tf.Tensor, *, label_resize: LabelResize) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes the central 0.7 of height and width and resizes it back (article)."""
+    height, width = labels.shape[-2:]
+    photos = tf.image.resize(tf.image.central_crop(photos, 0.7), (height, width))
+    labels = tf.image.central_crop(labels[..., None], 0.7)
+    return photos, _resize_labels(labels, (height, width), label_resize)
+
+
+def flip_horizontal(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Swaps left and right (article)."""
+    return tf.reverse(photos, [-2]), tf.reverse(labels, [-1])
+
+
+def flip_vertical(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Swaps top and bottom (article)."""
+    return tf.reverse(photos, [-3]), tf.reverse(labels, [-2])
+
+
+def rotate(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Turns by 90 degrees counter-clockwise (article's code; its text says clockwise).
+
+    Photos that are not square are resized back to their shape, labels by nearest neighbour.
+    """
+    height, width = labels.shape[-2:]
+    photos, labels = tf.image.rot90(photos), tf.image.rot90(labels[..., None])
+    if height == width:
+        return photos, labels[..., 0]
+    return tf.image.resize(photos, (height, width)), _resize_labels(labels, (height, width), "nearest")
+
+
+def _resize_labels(labels: tf.Tensor, size: tuple[int, int], method: LabelResize) -> tf.Tensor:
+    # Bilinear is the article's: it mixes class numbers into classes that are not there, then truncates.
+    return tf.cast(tf.image.resize(labels, size, method=method), tf.uint8)[..., 0]
+
+
+COPIES = ("brightness", "gamma", "hue", "crop", "flip_horizontal", "flip_vertical", "rotate")
+
+
+class FixedCopies:
+    """The article's augmentation: beside every original, one copy by each of some fixed functions.
+
+    Args:
+        copies: names out of `COPIES`, in the order in which the copies follow the originals.
+        label_resize: how `crop` resizes labels; "bilinear" is the article's defect.
+        shuffle_buffer: examples the shuffle chooses from, or None for all of them; the article's is 1,000.
+
+    Raises:
+        UserError: an unknown name, method or buffer.
+    """
+
+    def __init__(self, *, copies: Sequence[str], label_resize: LabelResize, shuffle_buffer: int | None) -> None:
+        for name in copies:
+            if name not in COPIES:
+                near = get_close_matches(str(name), COPIES, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise UserError(f"augmentation.copies has {name}: {hint}it may hold {', '.join(COPIES)}")
+        if label_resize not in ("nearest", "bilinear"):
+            raise UserError(f"augmentation.label_resize={label_resize} may be nearest or bilinear")
+        if shuffle_buffer is not None and not (isinstance(shuffle_buffer, int) and shuffle_buffer >= 1):
+            raise UserError(f"augmentation.shuffle_buffer={shuffle_buffer} may be null or a positive whole number")
+        self.copies = tuple(copies)
+        self.label_resize = label_resize
+        self.shuffle_buffer = shuffle_buffer
+        self.variants = 1 + len(self.copies)
+
+    def function(self, name: str) -> Function:
+        """The function of that name out of `COPIES`."""
+        if name == "crop":
+            return lambda photos, labels: crop(photos, labels, label_resize=self.label_resize)
+        return globals()[name]
+
+    def __call__(self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Applies to each example the function that its variant names; variant 0 is the original."""
+        if not self.copies:
+            return photos, labels
+        variant = tf.cast(keys[:, 2], tf.int32)
+        # Examples of one variant are gathered, changed in one op each, and put back into their places.
+        places = tf.dynamic_partition(tf.range(tf.shape(variant)[0]), variant, self.variants)
+        parts = []
+        for number, place in enumerate(places):
+            part = tf.gather(photos, place), tf.gather(labels, place)
+            parts.append(self.function(self.copies[number - 1])(*part) if number else part)
+        return (
+            tf.ensure_shape(tf.dynamic_stitch(places, [part[0] for part in parts]), photos.shape),
+            tf.ensure_shape(tf.dynamic_stitch(places, [part[1] for part in parts]), labels.shape),
+        )

@@ -1,0 +1,109 @@
+"""Folders of data: listing them, reading their images, and taking turns at making them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from PIL import Image
+
+from clothseg.data.source import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """A photo of any mode Pillow can turn into RGB; transparency is dropped.
+
+    Returns:
+        uint8 (height, width, 3) in 0..255.
+
+    Raises:
+        DataError: the file is missing, empty, cut off or no photo.
+    """
+    return np.asarray(_decode(path).convert("RGB"))
+
+
+def read_label_image(path: Path) -> np.ndarray:
+    """A label image with one 8-bit channel; of a palette image the indices, not the colours.
+
+    Returns:
+        uint8 (height, width).
+
+    Raises:
+        DataError: the file is missing, empty, cut off, or has another mode.
+    """
+    image = _decode(path)
+    if image.mode not in ("L", "P"):
+        raise DataError(f"{path} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)")
+    return np.asarray(image)
+
+
+def check_sizes(photo: np.ndarray, labels: np.ndarray, photo_file: str, labels_file: str) -> None:
+    """Raises `DataError`, naming both files, where a photo and its labels differ in size."""
+    if photo.shape[:2] != labels.shape:
+        sizes = " and ".join(f"{height} x {width}" for height, width in (photo.shape[:2], labels.shape))
+        raise DataError(f"{photo_file} and {labels_file} differ in size: {sizes} (height x width)")
+
+
+def list_files(folder: Path, suffix: str) -> dict[str, os.stat_result]:
+    """The files of a folder by their stem, in the order in which the file system lists them.
+
+    Args:
+        folder: where to look, not below it.
+        suffix: how the names end, such as ".jpg". Hidden files are left out.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return {
+                os.path.splitext(entry.name)[0]: entry.stat()
+                for entry in entries
+                if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file()
+            }
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error}") from error
+
+
+def file_identity(relative: str, stat: os.stat_result | None) -> list[Any]:
+    """What tells one state of a file from another, fit for JSON: its name, size and time of change."""
+    return [relative, None, None] if stat is None else [relative, stat.st_size, stat.st_mtime_ns]
+
+
+def file_problem(relative: str, stat: os.stat_result | None) -> str | None:
+    """What is wrong with a file before it is opened, if anything."""
+    if stat is None:
+        return f"{relative} is missing"
+    return f"{relative} is empty" if stat.st_size == 0 else None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock file, of which only one process has hold at a time; logs that it waits where it has to."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.info("waiting for another process that holds %s", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Exception as error:  # for broken files Pillow's decoders raise nearly anything, SyntaxError included
+        raise DataError(f"{path} cannot be read as an image: {type(error).__name__}: {error}") from error

@@ -1,0 +1,112 @@
+"""The tf.data pipeline: from prepared uint8 arrays to batches.
+
+Only numbers of examples are shuffled; photos are read from the (memory-mapped) arrays batch by batch and augmented on the
+way, so memory stays near the size of the uint8 arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from clothseg.data.augment import Augmentation
+
+
+def pass_order(count: int, *, buffer: int | None, seed: int, number: int) -> np.ndarray:
+    """In which order one pass shows its examples.
+
+    The order depends on nothing but the arguments, so that a resumed run continues where it stood.
+
+    Args:
+        count: examples in a pass.
+        buffer: None for a full shuffle. Else examples are drawn from a buffer of this many that is filled in order, as
+            `tf.data.Dataset.shuffle` does it.
+        seed: of the run.
+        number: of the pass, from 0.
+
+    Returns:
+        int64 (count,), a permutation of 0..count-1.
+    """
+    random = np.random.default_rng([seed, number])
+    if buffer is None or buffer >= count:
+        return random.permutation(count)
+    order = np.empty(count, np.int64)
+    waiting = np.arange(buffer)
+    picks = random.integers(buffer, size=count - buffer)
+    for place, pick in enumerate(picks):
+        order[place] = waiting[pick]
+        waiting[pick] = buffer + place
+    order[count - buffer :] = random.permutation(waiting)
+    return order
+
+
+def training_batches(
+    photos: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    *,
+    augmentation: Augmentation,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+) -> tf.data.Dataset:
+    """Endless batches of augmented training examples, pass after pass, each in its own order.
+
+    Args:
+        photos: uint8 (n, height, width, 3).
+        labels: uint8 (n, height, width).
+        rows: int (m,), which photos are trained on.
+        augmentation: makes `augmentation.variants` examples of every photo.
+        batch_size: examples per batch; the last batch of a pass may be smaller.
+        seed: of the run.
+        first_step: batches to leave out at the beginning, because they were trained on already.
+
+    Returns:
+        Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width)).
+    """
+    # As the article concatenates them: all originals, then all examples of the first copy, and so on.
+    count = len(rows) * augmentation.variants
+    first_pass, first_step = divmod(first_step, steps_per_pass(count, batch_size))
+
+    def examples(number: tf.Tensor) -> tf.data.Dataset:
+        order = tf.numpy_function(
+            lambda n: pass_order(count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(n)), [number], tf.int64
+        )
+        order = tf.ensure_shape(order, (count,))
+        keys = tf.stack(
+            [tf.fill((count,), tf.constant(seed, tf.int64)), tf.fill((count,), number),
+             order // len(rows), tf.gather(tf.constant(rows, tf.int64), order % len(rows))], axis=-1
+        )  # fmt: skip
+        # Batched within the pass and then repeated, as in the article, so every pass shows every example once.
+        return tf.data.Dataset.from_tensor_slices(keys).batch(batch_size)
+
+    def read_and_augment(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augmentation(*_read(photos, labels, keys[:, 3]), keys)
+
+    batches = tf.data.Dataset.counter(first_pass).flat_map(examples).skip(first_step)
+    batches = batches.map(read_and_augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(photos: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, batch_size: int) -> tf.data.Dataset:
+    """Every example once, unchanged, in the order of `rows`; the last batch may be smaller.
+
+    Returns:
+        Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width)).
+    """
+    batches = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(batch_size)
+    batches = batches.map(lambda part: _read(photos, labels, part), num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def steps_per_pass(count: int, batch_size: int) -> int:
+    """Batches that show `count` examples once, the last partial one included."""
+    return -(-count // batch_size)
+
+
+def _read(photos: np.ndarray, labels: np.ndarray, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    batch = tf.numpy_function(lambda part: (photos[part], labels[part]), [rows], (tf.uint8, tf.uint8))
+    return (
+        tf.cast(tf.ensure_shape(batch[0], (None, *photos.shape[1:])), tf.float32),
+        tf.ensure_shape(batch[1], (None, *labels.shape[1:])),
+    )

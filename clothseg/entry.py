@@ -1,0 +1,144 @@
+"""What all entry points share: finding the configuration, and telling the user's errors on one line.
+
+Importing this module loads Hydra and nothing heavier.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clothseg.errors import UserError
+
+# What a configuration may name in `_target_`. A configuration from a stranger runs nothing else.
+# Hydra checks by the name written there and by the name under which the object was defined (Keras's own are in keras.src).
+TARGETS = [
+    "clothseg.*",
+    "keras.losses.*",
+    "keras.src.losses.*",
+    "keras.optimizers.*",
+    "keras.src.optimizers.*",
+    "keras.src.models.sequential.Sequential",
+    "tensorflow_examples.models.pix2pix.pix2pix.upsample",
+]
+
+
+def config_folder() -> Path:
+    """The configuration: inside the package where a wheel was installed, else beside it in the checkout."""
+    package = Path(__file__).resolve().parent
+    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
+    """Composes the configuration from the command line and runs `task` with it.
+
+    Ends the process with status 2 and one line on the standard error where the user can put something right, with 130
+    after Ctrl-C. A fault of ours keeps its traceback, and so does everything under HYDRA_FULL_ERROR=1.
+    """
+    # TensorFlow and oneDNN report on themselves at import; errors still come through.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except UserError as error:
+            # The jobs of a multirun report to their sweeper; a single one ends before Hydra adds lines of its own.
+            if full_error or HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            _end(str(error))
+        except InstantiationException as error:
+            cause = _user_cause(error)
+            if full_error or cause is None or HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            _end(str(cause))
+
+    main = hydra.main(
+        config_path=str(config_folder()), config_name=config_name, execution_whitelist=[*TARGETS, *_own_targets()]
+    )(job)
+    if full_error:
+        main()
+        return
+    # Hydra prints errors over several lines, unless it is asked to raise them as they are.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        main()
+    except KeyboardInterrupt:
+        _end("interrupted", status=130)
+    except UserError as error:
+        _end(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = _user_cause(error)
+        if cause is None and error.__cause__ is not None and not _names_an_option(error):
+            raise
+        _end(str(cause) if cause is not None else explain(error))
+
+
+def _own_targets() -> list[str]:
+    """Further targets that this user trusts: CLOTHSEG_TARGETS="mylab.losses.*,mylab.decoders.wide"."""
+    return [target for target in os.environ.get("CLOTHSEG_TARGETS", "").split(",") if target]
+
+
+def explain(error: Exception) -> str:
+    """Hydra's or OmegaConf's message on one line, with the nearest option where one was misspelt."""
+    text = str(error)
+    if isinstance(error.__cause__, OmegaConfBaseException) and str(error.__cause__) not in text:
+        text += f" {error.__cause__}"
+    missing = re.search(r"Could not find '([^']+)'", text)
+    options = re.search(r"Available options in '[^']*':\s*(.*)", text, re.DOTALL)
+    if missing and options:
+        group, _, name = missing.group(1).rpartition("/")
+        available = re.findall(r"\S+", options.group(1).split("Config search path")[0])
+        available = [option for option in available if not option.startswith("_")]
+        near = get_close_matches(name, available, n=1)
+        hint = f"did you mean {group}={near[0]}? " if near else ""
+        return f"{group}={name} does not exist: {hint}{group} may be {', '.join(available)}"
+    text = re.sub(r"Set the environment variable HYDRA_FULL_ERROR.*", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*(object_type=\S*|reference_type=\S*)", "", text)
+    return " ".join(text.split())
+
+
+def _names_an_option(error: Exception) -> bool:
+    return isinstance(error, OmegaConfBaseException) or isinstance(error.__cause__, HydraException | OmegaConfBaseException)
+
+
+def _user_cause(error: BaseException | None) -> UserError | None:
+    """The user's error that a library wrapped in its own, where there is one."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _end(message: str, *, status: int = 2) -> NoReturn:
+    print(f"clothseg: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def flatten(cfg: DictConfig) -> dict[str, Any]:
+    """Every value of a configuration under its dotted name, interpolations resolved, lists as one value."""
+
+    def walk(node: Any, prefix: str) -> dict[str, Any]:
+        if not isinstance(node, dict):
+            return {prefix: node}
+        flat: dict[str, Any] = {}
+        for key, value in node.items():
+            flat |= walk(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+
+    return walk(OmegaConf.to_container(cfg, resolve=True), "")

@@ -1,0 +1,1 @@
+"""The networks: pretrained encoders, decoders and the U-Net that joins them."""

@@ -1,0 +1,142 @@
+"""The plain values of a training configuration, checked before anything heavy is loaded.
+
+Parts that are built from a `_target_` (data set, augmentation, decoder, loss, optimizer) check their own arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clothseg.errors import UserError
+
+Size = Annotated[int, Field(gt=0)]
+Part = dict[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Prepare(_Section):
+    """How photos and labels are decoded and resized, once."""
+
+    label_resize: Literal["nearest", "bilinear"]
+    skip_invalid: bool
+    cache: str | None
+    workers: Size | None
+
+
+class Split(_Section):
+    """Which photos are trained on and which are kept for scoring."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(ge=0, lt=1)]
+    random_state: Annotated[int, Field(ge=0)]
+    group_distance: Annotated[int, Field(ge=0, le=64)] | None
+
+
+class Backbone(_Section):
+    """The pretrained encoder."""
+
+    name: str
+    weights: str | None
+    input_scaling: Literal["matched", "unit"]
+
+
+class PhaseSettings(_Section):
+    """One phase of training. `optimizer` is a part of its own."""
+
+    epochs: Size
+    encoder: Literal["frozen", "trainable"]
+    steps_per_epoch: Size | None
+    validation_steps: Size | None
+    learning_rate: Annotated[float, Field(gt=0)] | None
+    optimizer: Part
+
+
+class Schedule(_Section):
+    """The phases, in their order."""
+
+    phases: Annotated[dict[str, PhaseSettings], Field(min_length=1)]
+
+
+class Tracking(_Section):
+    """How the run appears in MLflow."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    run_name: str | None
+    tags: dict[str, Any]
+    log_model: bool
+    figure_photos: Annotated[int, Field(ge=1, le=50)]
+
+
+class PrepareSettings(_Section):
+    """Everything `python -m clothseg.prepare` is told."""
+
+    dataset: Part
+    split: Split
+    image_size: Annotated[list[Size], Field(min_length=2, max_length=2)]
+    prepare: Prepare
+    kaggle_output: str | None
+    output: str | None
+
+
+class TrainSettings(_Section):
+    """Everything `python -m clothseg.train` is told."""
+
+    name: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    image_size: Annotated[list[Size], Field(min_length=2, max_length=2)]
+    batch_size: Size
+    prepare: Prepare
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+    devices: Size
+    deterministic: bool
+    jit_compile: bool | Literal["auto"]
+    best_metric: Literal["val/accuracy", "val/miou", "val/clothing_miou", "val/mean_recall"]
+    keep: Literal["last", "best"]
+    tracking: Tracking
+    dataset: Part
+    split: Split
+    augmentation: Part
+    backbone: Backbone
+    decoder: Part
+    loss: Part
+    optimizer: Part
+    schedule: Schedule
+
+
+def check(cfg: DictConfig, model: type[BaseModel]) -> Any:
+    """The configuration as plain, typed values.
+
+    Raises:
+        UserError: names the first option that is wrong, the value received and what would be accepted.
+    """
+    try:
+        return model.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    except ValidationError as error:
+        problems = error.errors()
+        # A union reports once for each of its members.
+        location = _option(problems[0])
+        same = [problem for problem in problems if _option(problem) == location]
+        wanted = " or ".join(dict.fromkeys(problem["msg"][0].lower() + problem["msg"][1:] for problem in same))
+        others = len({_option(problem) for problem in problems}) - 1
+        more = f" (and {others} more)" if others else ""
+        raise UserError(f"{location}={_shown(problems[0]['input'])}: {wanted}{more}") from None
+
+
+def _option(problem: Any) -> str:
+    # Members of a union are appended to the location by pydantic; options are lower-case names and numbers.
+    tags = {"int", "float", "bool", "str", "none", "constrained-int", "constrained-float"}
+    parts = [str(part) for part in problem["loc"]]
+    while len(parts) > 1 and (parts[-1] in tags or "[" in parts[-1]):
+        parts.pop()
+    return ".".join(parts)
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,580 @@
+"""Every figure of a run, drawn from plain arrays.
+
+Each function returns a `matplotlib.figure.Figure` with a canvas of its own: nothing goes through pyplot, so figures may
+be drawn in any thread and are freed with their last reference. Save them with `figure.savefig(path)`.
+
+Photos are (height, width, 3) in 0..255, uint8 or float; labels and predictions are (height, width) integers, 0 being
+background. Pictures of one call may differ in size.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from clothseg.tracking.palette import colorize, palette
+
+DPI = 110
+MARGIN = 0.15  # inches
+SMALL, NORMAL, LARGE = 7.5, 9, 11  # points
+LINE = SMALL * 1.38 / 72  # inches a legend line takes
+INK, QUIET = "0.15", "0.45"
+
+# Okabe and Ito's colours, told apart with any colour vision.
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
+
+CURVES = {
+    "train/loss": ("training", BLUE),
+    "val/loss": ("validation", ORANGE),
+    "train/accuracy": ("training", BLUE),
+    "val/accuracy": ("validation", ORANGE),
+    "train/miou": ("training", BLUE),
+    "val/miou": ("validation", ORANGE),
+    "train/clothing_miou": ("training, clothing only", SKY),
+    "val/clothing_miou": ("validation, clothing only", GREEN),
+}
+
+
+# Examples: photos beside their labels
+
+
+def sample_sheet(
+    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, class_names: Sequence[str], names: Sequence[str]
+) -> Figure:
+    """Examples as they are learnt from: each photo, its labels laid over it in grey, and what they are.
+
+    Args:
+        photos: n photos (height, width, 3), 0..255.
+        labels: n label images (height, width), each of its photo's size.
+        class_names: one name per label value, background first.
+        names: n names, drawn above the photos.
+    """
+    colours = palette(len(class_names))
+    present = [_by_area(label, background=False) for label in labels]
+    across = min(len(photos), 3 if len(photos) > 4 else 2)
+    down = -(-len(photos) // across)
+    width, height = _cell(photos, area=4)
+    entries, legend_width = _legend_size(present, height, class_names)
+    legend_width = max(legend_width, 1.2)  # "background only" has room
+    axes = _sheet([width, width, legend_width] * across, [height] * down, row_gap=0.3, top=0.25)[1]
+    for index, (photo, label, name) in enumerate(zip(photos, labels, names, strict=True)):
+        row, column = divmod(index, across)
+        first, second, third = axes[row][3 * column : 3 * column + 3]
+        _picture(first, _photo(photo), title=name)
+        _picture(second, _overlay(photo, label, colours))
+        _legend(third, [(value, class_names[value]) for value in present[index]], colours, rows=entries)
+        if not present[index]:
+            _note(third, "background only")
+    return axes[0][0].figure
+
+
+def augmentation_sheet(
+    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, titles: Sequence[str], class_names: Sequence[str]
+) -> Figure:
+    """One example under each augmentation: photos above, the labels that go with them below.
+
+    Args:
+        photos: n photos (height, width, 3), 0..255.
+        labels: n label images (height, width).
+        titles: n names of what was done.
+        class_names: one name per label value, background first.
+    """
+    colours = palette(len(class_names))
+    present = _by_area(*labels, background=False)
+    across = min(len(photos), 4 if len(photos) in (4, 7, 8) else 5)
+    down = -(-len(photos) // across)
+    width, height = _cell(photos, area=2.6)
+    width = max(width, 0.085 * max(map(len, titles)))
+    columns = max(1, int((width + 0.08) * across / _name_width(class_names, present)))
+    bottom = LINE * -(-len(present) // columns) + 0.2
+    gaps = [0.06, 0.4] * down
+    figure, axes = _sheet([width] * across, [height] * 2 * down, row_gap=gaps, top=0.25, bottom=bottom)
+    for index, (photo, label, title) in enumerate(zip(photos, labels, titles, strict=True)):
+        row, column = divmod(index, across)
+        _picture(axes[2 * row][column], _photo(photo), title=title, centred=True)
+        _picture(axes[2 * row + 1][column], _overlay(photo, label, colours))
+    figure.legend(
+        handles=[_swatch(class_names[value], colours[value]) for value in present],
+        loc="lower center",
+        ncols=columns,
+        fontsize=SMALL,
+        frameon=False,
+        borderaxespad=0.8,
+        **COMPACT,
+    )
+    return figure
+
+
+def predictions(
+    photos: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    predicted: Sequence[np.ndarray],
+    *,
+    class_names: Sequence[str],
+    title: str,
+    names: Sequence[str],
+) -> Figure:
+    """Rows of photo, ground truth and prediction, with the classes in each row and their IoU in that picture.
+
+    Args:
+        photos: n photos (height, width, 3), 0..255.
+        labels: n label images (height, width).
+        predicted: n predicted label images (height, width).
+        class_names: one name per label value, background first.
+        title: what stands above the figure.
+        names: n names, drawn beside the photos.
+    """
+    colours = palette(len(class_names))
+    true = [_by_area(label) for label in labels]
+    invented = [
+        [value for value in _by_area(guess) if value not in values]
+        for guess, values in zip(predicted, true, strict=True)
+    ]
+    width, height = _cell(photos, area=4.8)
+    room = height - LINE
+    true_rows, true_width = _legend_size(true, room, [f"{name} 0.00" for name in class_names])
+    invented_rows, invented_width = _legend_size(invented, room, class_names)
+    figure, axes = _sheet(
+        [width, width, width, max(true_width, 1.25), max(invented_width, 1.0)],
+        [height] * len(photos),
+        top=0.52,
+        left=0.22,
+        row_gap=0.12,
+    )
+    figure.suptitle(title, fontsize=LARGE, y=1 - 0.1 / figure.get_figheight(), va="top", color=INK, wrap=True)
+    for heading, cell in zip(("Actual Image", "Ground Truth", "Prediction"), axes[0], strict=False):
+        cell.set_title(heading, fontsize=NORMAL, color=INK)
+    for row, name, photo, label, guess, values, extra in zip(
+        axes, names, photos, labels, predicted, true, invented, strict=True
+    ):
+        _picture(row[0], _photo(photo))
+        _picture(row[1], colorize(np.asarray(label), colours))
+        _picture(row[2], colorize(np.asarray(guess), colours))
+        row[0].text(-0.03, 0.5, name, transform=row[0].transAxes, fontsize=SMALL, rotation=90, ha="right", va="center")
+        scored = [(value, f"{class_names[value]} {_overlap(label, guess, value):.2f}") for value in values]
+        _legend(row[3], scored, colours, rows=true_rows, title="in the truth, IoU")
+        _legend(row[4], [(v, class_names[v]) for v in extra], colours, rows=invented_rows, title="only predicted")
+    return figure
+
+
+def predictions_jet(
+    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], predicted: Sequence[np.ndarray], *, title: str
+) -> Figure:
+    """Rows of prediction, ground truth and photo in the style of the article: `jet` from 0 to 58, a red title.
+
+    Args:
+        photos: n photos (height, width, 3), 0..255. The article shows four.
+        labels: n label images (height, width), 0..58.
+        predicted: n predicted label images (height, width), 0..58.
+        title: the article has "Prediction After 20 Epochs (No Fine-tuning)".
+    """
+    width, height = _cell(photos, area=9.0)
+    width = max(width, (0.16 * len(title) - 0.3) / 3)
+    figure, axes = _sheet([width] * 3, [height] * len(photos), top=0.75, row_gap=0.35, gap=0.15)
+    figure.suptitle(title, color="red", size=20, y=1 - 0.1 / figure.get_figheight(), va="top")
+    for row, photo, label, guess in zip(axes, photos, labels, predicted, strict=True):
+        for cell, image, heading in zip(row, (guess, label), ("Prediction", "Ground Truth"), strict=False):
+            cell.imshow(image, cmap="jet", vmin=0, vmax=58, interpolation="nearest")
+            cell.set_title(heading)
+        row[2].imshow(_photo(photo))
+        row[2].set_title("Actual Image")
+    return figure
+
+
+def duplicate_pairs(
+    photos_a: Sequence[np.ndarray], photos_b: Sequence[np.ndarray], *, captions: Sequence[str]
+) -> Figure:
+    """Near-duplicate photos side by side, or the words "none found".
+
+    Args:
+        photos_a: n photos (height, width, 3), 0..255; n may be 0.
+        photos_b: the n photos they resemble.
+        captions: n lines such as "0183 / 0730, distance 2, train / validation".
+    """
+    if not len(photos_a):
+        figure, axes = _sheet([4.0], [0.8])
+        axes[0][0].text(0.5, 0.5, "Near-duplicate photos: none found", ha="center", va="center", fontsize=LARGE)
+        return figure
+    across = min(len(photos_a), 3)
+    down = -(-len(photos_a) // across)
+    width, height = _cell([*photos_a, *photos_b], area=3.2)
+    between = max(0.3, 0.062 * max(map(len, captions)) - 2 * width)
+    widths, gaps = [width] * (2 * across), ([0.04, between] * across)[:-1]
+    figure, axes = _sheet(widths, [height] * down, gap=gaps, row_gap=0.32, top=0.25)
+    for index, (first, second, caption) in enumerate(zip(photos_a, photos_b, captions, strict=True)):
+        row, column = divmod(index, across)
+        _picture(axes[row][2 * column], _photo(first), title=caption)
+        _picture(axes[row][2 * column + 1], _photo(second))
+    return figure
+
+
+# Numbers: what was measured
+
+
+def curves(
+    history: Mapping[str, Sequence[float]],
+    *,
+    phases: Sequence[tuple[str, int]],
+    all_background_accuracy: float | None,
+) -> Figure:
+    """Loss, accuracy and mean IoU per epoch, with a line where each later phase starts.
+
+    The line stands half an epoch before the phase's first epoch: what is right of it was trained in that phase.
+
+    Args:
+        history: values per epoch by name, those of `CURVES`; lists may be empty, of different length, or hold NaN.
+        phases: (name, first epoch) of each phase in order, epochs counted from 1.
+        all_background_accuracy: the accuracy (0..1) of predicting nothing but background, or None where unknown.
+    """
+    figure = _figure(13, 4.6)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    panels = figure.subplots(1, 3)
+    titles = {"loss": "Loss", "accuracy": "Pixel accuracy", "miou": "Mean IoU"}
+    for panel, (metric, title) in zip(panels, titles.items(), strict=True):
+        drawn = [name for name in CURVES if name.endswith(metric) and len(history.get(name, ()))]
+        for name in drawn:
+            _curve(panel, np.asarray(history[name], float), *CURVES[name], best=min if metric == "loss" else max)
+        if metric == "accuracy" and all_background_accuracy is not None:
+            label = f"all background: {all_background_accuracy:.3f}"
+            panel.axhline(all_background_accuracy, color=QUIET, linestyle=":", linewidth=1.4, label=label)
+        for name, first in phases[1:]:
+            panel.axvline(first - 0.5, color=QUIET, linestyle="--", linewidth=1, label=f"_{name}")
+            _phase_name(panel, name, first - 0.5, top=metric == "loss")
+        _tidy(panel)
+        panel.set_title(title, fontsize=LARGE, color=INK)
+        panel.set_xlabel("epoch", fontsize=NORMAL)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        last = max([len(values) for values in history.values()] + [first for _, first in phases] + [1])
+        panel.set_xlim(0.5, last + 0.5)
+        if not drawn:
+            _note(panel, "no values yet", centred=True)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=NORMAL - 0.5, frameon=False)
+    return figure
+
+
+def class_iou(iou: Sequence[float], *, pixels: Sequence[int], class_names: Sequence[str], title: str) -> Figure:
+    """IoU of every class as bars, best first, with the share of pixels it has.
+
+    Args:
+        iou: one value in 0..1 per class; NaN where the class does not occur: left out of the bars and the means, and
+            counted below the figure.
+        pixels: true pixels per class.
+        class_names: one name per class, background first.
+        title: what stands above the figure.
+    """
+    iou, pixels = np.asarray(iou, float), np.asarray(pixels, float)
+    present = np.flatnonzero(~np.isnan(iou))
+    order = present[np.lexsort((-pixels[present], -iou[present]))]
+    figure, axes = _bars(len(order))
+    _title(figure, title)
+    _class_bars(axes, order, iou[order], [f"{value:.2f}" for value in iou[order]], class_names, BLUE)
+    share = pixels / max(pixels.sum(), 1)
+    for row, value in enumerate(order):
+        text = _percent(share[value]) if pixels[value] else "only predicted"
+        axes.text(1.1, row, text, va="center", ha="right", fontsize=SMALL - 0.5, color=QUIET)
+    means = (("mIoU", present, ORANGE, "--"), ("clothing mIoU", present[present != 0], GREEN, "-."))
+    for name, classes, colour, style in means:
+        if len(classes):
+            mean = iou[classes].mean()
+            axes.axvline(mean, color=colour, linestyle=style, linewidth=1.3, label=f"{name} {mean:.3f}")
+    _tidy(axes, grid="x")
+    axes.set_xlim(0, 1.11)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_xlabel("IoU (grey: share of the true pixels)", fontsize=NORMAL)
+    if len(order):
+        axes.legend(loc="lower right", bbox_to_anchor=(0.86, 0.01), fontsize=NORMAL, framealpha=0.95, edgecolor="0.8")
+    else:
+        _note(axes, "no class is present", centred=True)
+    absent = np.flatnonzero(np.isnan(iou))
+    _footnote(figure, f"{len(absent)} of {len(iou)} classes are absent and left out of the means", absent, class_names)
+    return figure
+
+
+def class_frequencies(pixels: Sequence[int], images: Sequence[int], *, class_names: Sequence[str]) -> Figure:
+    """Share of pixels of each class (log scale) beside the number of photos it is in; absent classes are named below.
+
+    Args:
+        pixels: pixels per class.
+        images: photos per class.
+        class_names: one name per class, background first.
+    """
+    pixels, images = np.asarray(pixels, float), np.asarray(images, int)
+    present = np.flatnonzero(pixels > 0)
+    order = present[np.argsort(-pixels[present], kind="stable")]
+    share = pixels / max(pixels.sum(), 1)
+    figure, (left, right) = _bars(len(order), panels=2)
+    _title(figure, "Class frequencies")
+    _class_bars(left, order, 100 * share[order], [_percent(value) for value in share[order]], class_names, BLUE)
+    _class_bars(right, order, images[order], [str(value) for value in images[order]], class_names, ORANGE)
+    right.tick_params(left=False, labelleft=False)
+    if len(order):
+        left.set_xscale("log")
+        left.set_xlim(100 * share[order].min() / 3, 900)
+        left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        right.set_xlim(0, images.max() * 1.14)
+    else:
+        _note(left, "no class is present", centred=True)
+    for panel, label in ((left, "share of pixels in % (log scale)"), (right, "photos with the class")):
+        _tidy(panel, grid="x")
+        panel.set_xlabel(label, fontsize=NORMAL)
+    absent = np.flatnonzero(pixels == 0)
+    _footnote(figure, f"{len(absent)} of {len(pixels)} classes are absent", absent, class_names)
+    return figure
+
+
+def confusion(matrix: np.ndarray, *, class_names: Sequence[str], most: int) -> Figure:
+    """What the commonest classes are taken for: rows are the truth and sum to 1, columns the prediction.
+
+    Args:
+        matrix: pixel counts (classes, classes), rows the truth.
+        class_names: one name per class, background first.
+        most: how many classes get a row of their own, commonest first; all others are summed as "other".
+    """
+    matrix = np.asarray(matrix, float)
+    truth = matrix.sum(axis=1)
+    order = [int(value) for value in np.argsort(-truth, kind="stable")[:most] if truth[value] > 0]
+    rest = np.setdiff1d(np.arange(len(matrix)), order)
+    table = np.block(
+        [
+            [matrix[np.ix_(order, order)], matrix[np.ix_(order, rest)].sum(axis=1, keepdims=True)],
+            [
+                matrix[np.ix_(rest, order)].sum(axis=0, keepdims=True),
+                matrix[np.ix_(rest, rest)].sum(keepdims=True),
+            ],
+        ]
+    )
+    names = [class_names[value] for value in order] + ["other"]
+    rows, columns = table.sum(axis=1) > 0, np.ones(len(names), bool)
+    columns[-1] = table[:, -1].sum() > 0
+    table = table[rows][:, columns]
+    table = table / table.sum(axis=1, keepdims=True)
+    return _confusion(table, np.array(names)[rows], np.array(names)[columns])
+
+
+def _confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    cell = 0.4 if len(columns) <= 21 else 0.3
+    figure = _figure(cell * len(columns) + 2.6, cell * max(len(rows), 4) + 1.5)
+    figure.set_layout_engine("constrained")
+    _title(figure, "Confusion of the commonest classes")
+    axes = figure.subplots()
+    image = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=NORMAL)
+    axes.set_yticks(range(len(rows)), rows, fontsize=NORMAL)
+    axes.set_xlabel("predicted", fontsize=LARGE)
+    axes.set_ylabel("truth", fontsize=LARGE)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.2)
+    axes.tick_params(which="both", length=0)
+    for (row, column), value in np.ndenumerate(table):
+        if value >= 0.01:
+            colour = "white" if value > 0.55 else INK
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=SMALL, color=colour)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, format=lambda value, _: f"{value:.0%}")
+    bar.set_label("share of the true class's pixels (numbers in %)", fontsize=NORMAL)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.outline.set_visible(False)
+    return figure
+
+
+# Pictures
+
+
+def _photo(photo: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(photo), 0, 255).astype(np.uint8)
+
+
+def _overlay(photo: np.ndarray, label: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """The photo in grey, faded where background is, tinted where clothes are: a shift of the labels is seen at once."""
+    grey = _photo(photo) @ np.array([0.299, 0.587, 0.114])
+    clothes = (np.asarray(label) != 0)[..., None]
+    mixed = np.where(clothes, 0.3 * grey[..., None] + 0.7 * colorize(label, colours), 0.45 * grey[..., None] + 140)
+    return _photo(mixed)
+
+
+def _by_area(*labels: np.ndarray, background: bool = True) -> list[int]:
+    """Values in the pictures, the largest first."""
+    counts = sum(np.bincount(np.ravel(label), minlength=256) for label in labels)
+    counts[0] *= background
+    return [int(value) for value in np.argsort(-counts, kind="stable") if counts[value]]
+
+
+def _overlap(label: np.ndarray, guess: np.ndarray, value: int) -> float:
+    true, found = np.asarray(label) == value, np.asarray(guess) == value
+    return (true & found).sum() / (true | found).sum()
+
+
+def _picture(axes: Axes, image: np.ndarray, title: str = "", centred: bool = False) -> None:
+    axes.imshow(image, interpolation="nearest" if image.shape[0] < 300 else "antialiased")
+    axes.set_title(title, fontsize=SMALL, loc="center" if centred else "left", pad=3, color=INK)
+
+
+# Layout: sheets of pictures are laid out in inches, so that nothing moves with what a cell holds
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _sheet(
+    widths: Sequence[float],
+    heights: Sequence[float],
+    *,
+    gap: float | Sequence[float] = 0.06,
+    row_gap: float | Sequence[float] = 0.1,
+    top: float = 0.0,
+    bottom: float = 0.0,
+    left: float = 0.0,
+) -> tuple[Figure, list[list[Axes]]]:
+    """Axes without frames in columns and rows of the given sizes; all in inches, `top` and the like beside a margin."""
+    gaps = [gap] * len(widths) if np.isscalar(gap) else [*gap, 0]
+    row_gaps = [row_gap] * len(heights) if np.isscalar(row_gap) else row_gap
+    lefts = MARGIN + left + np.cumsum([0, *np.add(widths, gaps)])
+    tops = MARGIN + top + np.cumsum([0, *np.add(heights, row_gaps)])
+    width, height = lefts[-1] - gaps[-1] + MARGIN, tops[-1] - row_gaps[-1] + bottom + MARGIN
+    figure = _figure(width, height)
+    axes = [
+        [
+            figure.add_axes((x / width, 1 - (y + tall) / height, wide / width, tall / height), anchor="NW")
+            for x, wide in zip(lefts, widths, strict=False)
+        ]
+        for y, tall in zip(tops, heights, strict=False)
+    ]
+    for cell in np.ravel(axes):
+        cell.set_axis_off()
+    return figure, axes
+
+
+def _cell(images: Iterable[np.ndarray], area: float) -> tuple[float, float]:
+    """Inches (width, height) of a cell of about this area that suits the tallest and the widest image."""
+    ratios = [image.shape[0] / image.shape[1] for image in images]
+    ratio = np.clip(np.sqrt(max(ratios) * min(ratios)), 0.4, 2.5)
+    return float(np.sqrt(area / ratio)), float(np.sqrt(area * ratio))
+
+
+# Legends
+
+COMPACT = {"handlelength": 1.1, "handleheight": 1.0, "handletextpad": 0.5, "labelspacing": 0.3, "columnspacing": 1.2}
+
+
+def _swatch(name: str, colour: np.ndarray) -> Patch:
+    return Patch(facecolor=colour / 255, edgecolor="0.4", linewidth=0.4, label=name)
+
+
+def _name_width(names: Sequence[str], values: Iterable[int]) -> float:
+    """Inches a legend column needs for the longest of the names."""
+    return 0.38 + 0.058 * max((len(names[value]) for value in values), default=4)
+
+
+def _legend_size(present: Sequence[Sequence[int]], height: float, names: Sequence[str]) -> tuple[int, float]:
+    """Lines that fit into `height` inches, and the width of as many columns as the fullest legend then needs."""
+    lines = max(1, int(height / LINE))
+    columns = max(1, max(-(-len(values) // lines) for values in present))
+    return lines, columns * _name_width(names, {value for values in present for value in values})
+
+
+def _legend(
+    axes: Axes, entries: Sequence[tuple[int, str]], colours: np.ndarray, *, rows: int, title: str | None = None
+) -> None:
+    if not entries:
+        return
+    axes.legend(
+        handles=[_swatch(name, colours[value]) for value, name in entries],
+        loc="upper left",
+        bbox_to_anchor=(0, 1),
+        ncols=-(-len(entries) // rows),
+        fontsize=SMALL,
+        title=title,
+        title_fontsize=SMALL,
+        alignment="left",
+        frameon=False,
+        borderaxespad=0,
+        borderpad=0.1,
+        **COMPACT,
+    )
+
+
+def _note(axes: Axes, text: str, centred: bool = False) -> None:
+    x, y, side = (0.5, 0.5, "center") if centred else (0.04, 0.98, "left")
+    axes.text(
+        x, y, text, transform=axes.transAxes, ha=side, va="center" if centred else "top", fontsize=SMALL, color=QUIET
+    )
+
+
+# Charts
+
+
+PATCH = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}  # keeps lines off a number
+
+
+def _tidy(axes: Axes, grid: str = "both") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", labelsize=NORMAL - 0.5)
+
+
+def _title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, fontsize=LARGE, color=INK, wrap=True)
+
+
+def _curve(axes: Axes, values: np.ndarray, name: str, colour: str, *, best: Callable) -> None:
+    epochs = np.arange(1, len(values) + 1)
+    known = np.isfinite(values)
+    if known.any():
+        reached = best(values[known])
+        name = f"{name} (best {reached:.3f}, epoch {epochs[known][values[known] == reached][0]})"
+    size = 6 if len(values) < 4 else 3 if len(values) < 60 else 0
+    axes.plot(epochs, values, color=colour, linewidth=1.6, marker="o", markersize=size, label=name)
+
+
+def _phase_name(axes: Axes, name: str, x: float, *, top: bool) -> None:
+    """The name along its line, on the side where the curves are not: falling ones leave the top free."""
+    axes.annotate(
+        name,
+        (x, 0.98 if top else 0.02),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(-3, 0),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="top" if top else "bottom",
+        fontsize=SMALL + 0.5,
+        color=QUIET,
+    )
+
+
+def _bars(count: int, panels: int = 1) -> tuple[Figure, Axes | np.ndarray]:
+    figure = _figure(7.5 if panels == 1 else 10, 0.17 * max(count, 6) + 1.5)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    return figure, figure.subplots(1, panels, sharey=True)
+
+
+def _class_bars(
+    axes: Axes, order: np.ndarray, lengths: np.ndarray, texts: list[str], class_names: Sequence[str], colour: str
+) -> None:
+    bars = axes.barh(range(len(order)), lengths, height=0.72, color=colour, alpha=0.75)
+    axes.bar_label(bars, texts, padding=2, fontsize=SMALL - 0.5, color=INK, bbox=PATCH)
+    axes.set_yticks(range(len(order)), [class_names[value] for value in order], fontsize=SMALL + 0.5)
+    axes.set_ylim(max(len(order), 1) - 0.4, -0.6)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.1g} %"
+
+
+def _footnote(figure: Figure, text: str, classes: Iterable[int], class_names: Sequence[str]) -> None:
+    names = ", ".join(class_names[value] for value in classes)
+    lines = textwrap.wrap(f"{text}: {names}" if names else text, int(figure.get_figwidth() * 16))
+    figure.supxlabel("\n".join(lines), fontsize=SMALL, color=QUIET)

@@ -1,0 +1,175 @@
+"""One training as one MLflow run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import csv
+import logging
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+from matplotlib.figure import Figure
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from clothseg.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PACKAGES = (
+    "clothseg",
+    "tensorflow",
+    "keras",
+    "jax",
+    "numpy",
+    "mlflow",
+    "hydra-core",
+    "optuna",
+    "scikit-learn",
+    "pillow",
+)
+PARAMETER_LENGTH = 6000  # MLflow's limit
+
+
+class TrackedRun:
+    """A context: the MLflow run is opened on entry and closed on every way out, with the status that tells how it ended.
+
+    FINISHED at the end, KILLED after Ctrl-C (which is passed on), FAILED after any other error, whose message becomes the
+    tag `failure`. Where runs are kept is MLflow's own affair: its variables are obeyed, and without them it is
+    `sqlite:///mlflow.db` and `mlruns/` in the working folder.
+
+    Args:
+        experiment: name of the MLflow experiment; made where it is missing.
+        name: of the run.
+        tags: to find it by.
+
+    Raises:
+        UserError: the tracking store cannot be used.
+    """
+
+    def __init__(self, *, experiment: str, name: str, tags: Mapping[str, Any]) -> None:
+        self.experiment, self.name, self.tags = experiment, name, {key: str(value) for key, value in tags.items()}
+
+    def __enter__(self) -> TrackedRun:
+        # Alembic reports every migration of a new database, and system metrics their start.
+        for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        try:
+            mlflow.set_experiment(self.experiment)
+            run = mlflow.start_run(run_name=self.name, tags=self.tags, log_system_metrics=True)
+        except Exception as error:
+            raise UserError(
+                f"cannot track in {mlflow.get_tracking_uri()} ({error}); MLFLOW_TRACKING_URI names another store"
+            ) from error
+        self.id = run.info.run_id
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            status = "FINISHED"
+        elif issubclass(kind, KeyboardInterrupt):
+            status = "KILLED"
+        else:
+            status = "FAILED"
+            mlflow.set_tag("failure", f"{kind.__name__}: {error}"[:5000])
+        mlflow.end_run(status)
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Logs the configuration, flat, one parameter a value."""
+        mlflow.log_params({key: str(value)[:PARAMETER_LENGTH] for key, value in values.items()})
+
+    def inputs(self, *, name: str, fingerprint: str, parts: Mapping[str, int], options: Mapping[str, Any]) -> None:
+        """Logs what was trained and validated on as MLflow inputs: one data set per part, each with its number of photos."""
+        for part, photos in parts.items():
+            source = CodeDatasetSource(
+                {"name": name, "part": part, "photos": str(photos), **{k: str(v) for k, v in options.items()}}
+            )
+            dataset = MetaDataset(source, name=name, digest=fingerprint[:16])
+            mlflow.log_input(dataset, context=part, tags={"photos": str(photos), "fingerprint": fingerprint})
+
+    def scores(self, values: Mapping[str, float], *, step: int) -> None:
+        """Logs scores of one epoch; what is not a number is left out."""
+        mlflow.log_metrics({key: value for key, value in values.items() if np.isfinite(value)}, step=step)
+
+    def text(self, text: str, path: str) -> None:
+        """Logs a text as an artifact."""
+        mlflow.log_text(text, path)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None:
+        """Logs a table as a CSV file, which MLflow's UI shows as a table."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+        mlflow.log_text(text.getvalue(), path)
+
+    def file(self, path: Path, folder: str) -> None:
+        """Logs a file as an artifact into a folder."""
+        mlflow.log_artifact(str(path), folder)
+
+    def figure(self, figure: Figure, path: str) -> None:
+        """Logs a figure as an artifact; one logged earlier under the same path is replaced."""
+        mlflow.log_figure(figure, path)
+
+    def tag(self, **tags: Any) -> None:
+        """Adds tags."""
+        mlflow.set_tags(tags)
+
+    def model(self, model: keras.Model) -> None:
+        """Logs a network so that `mlflow.pyfunc.load_model` opens it and maps raw photos to label maps."""
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3), "photos")]),
+            outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1), "labels")]),
+        )
+        backend = keras.backend.backend()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "network.keras")
+            # A model around the same layers is not compiled: neither optimizer nor metrics are saved with it.
+            keras.Model(model.input, model.output, name=model.name).save(path)
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("label_maps.py")),
+                artifacts={"network": str(path)},
+                signature=signature,
+                pip_requirements=[
+                    f"{package}=={versions()[package]}" for package in ("mlflow", "keras", "numpy", backend)
+                ],
+            )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on, of those that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, str]:
+    """Commit and dirty flag of the checkout that holds `folder`; nothing where there is none, or no git."""
+    git = ["git", "-C", str(folder)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"git.commit": commit.stdout.strip(), "git.dirty": str(bool(status.stdout.strip())).lower()}

@@ -1,0 +1,1 @@
+"""Phases, metrics and callbacks: how a model is trained. Knows nothing of Hydra or MLflow."""

@@ -1,0 +1,112 @@
+"""Keras metrics over one confusion matrix that is accumulated on the device, in Keras ops alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+# Counts are kept in two int32 words, so that they stay exact beyond 2**31 pixels without 64-bit integers (which JAX has off).
+_WORD = 2**24
+
+
+class ConfusionMatrix(keras.metrics.Metric):
+    """Counts pixels by label and prediction; its own result is the pixel accuracy.
+
+    Args:
+        classes: number of classes.
+        name: under which the accuracy is reported.
+
+    Labels are int (batch, height, width) in 0..classes-1, predictions logits float (batch, height, width, classes).
+    """
+
+    def __init__(self, *, classes: int, name: str) -> None:
+        super().__init__(name=name)
+        self.classes = classes
+        self.low = self.add_variable((classes * classes,), "zeros", dtype="int32", name="low")
+        self.high = self.add_variable((classes * classes,), "zeros", dtype="int32", name="high")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds a batch. Pixels cannot be weighted: a weighted confusion matrix would not count pixels."""
+        if sample_weight is not None:
+            raise ValueError("sample_weight has no meaning for a confusion matrix of pixels")
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        predicted = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
+        cells = labels * self.classes + predicted
+        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=self.classes * self.classes)
+        low = self.low + counts
+        carry = low // _WORD
+        self.low.assign(low - carry * _WORD)
+        self.high.assign(self.high + carry)
+
+    def matrix(self) -> Any:
+        """float32 (classes, classes) tensor: rows labels, columns predictions."""
+        counts = ops.cast(self.high, "float32") * _WORD + ops.cast(self.low, "float32")
+        return ops.reshape(counts, (self.classes, self.classes))
+
+    def counts(self) -> np.ndarray:
+        """int64 (classes, classes), exact, on the host: rows labels, columns predictions."""
+        high, low = ops.convert_to_numpy(self.high.value), ops.convert_to_numpy(self.low.value)
+        return (high.astype(np.int64) * _WORD + low).reshape(self.classes, self.classes)
+
+    def result(self) -> Any:
+        """Pixel accuracy in 0..1; 0 before anything was counted."""
+        matrix = self.matrix()
+        return ops.divide_no_nan(ops.sum(ops.diagonal(matrix)), ops.sum(matrix))
+
+
+class Score(keras.metrics.Metric):
+    """A score of a `ConfusionMatrix` that another metric accumulates; it keeps no counts of its own.
+
+    Args:
+        function: from the matrix float32 (classes, classes) to a scalar.
+        confusion: the metric to read. It has to be compiled into the same model.
+        name: under which the score is reported.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], *, confusion: ConfusionMatrix, name: str) -> None:
+        super().__init__(name=name)
+        # Held in a closure, lest Keras track the matrix's variables a second time.
+        self._read = lambda: function(confusion.matrix())
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the confusion matrix is updated by itself."""
+
+    def result(self) -> Any:
+        """The score of what was counted so far."""
+        return self._read()
+
+
+def _iou(matrix: Any) -> tuple[Any, Any]:
+    hits, truth = ops.diagonal(matrix), ops.sum(matrix, axis=1)
+    present = ops.cast(truth > 0, "float32")
+    return ops.divide_no_nan(hits, truth + ops.sum(matrix, axis=0) - hits) * present, present
+
+
+def _mean_iou(matrix: Any) -> Any:
+    iou, present = _iou(matrix)
+    return ops.divide_no_nan(ops.sum(iou), ops.sum(present))
+
+
+def _clothing_mean_iou(matrix: Any) -> Any:
+    iou, present = _iou(matrix)
+    return ops.divide_no_nan(ops.sum(iou[1:]), ops.sum(present[1:]))
+
+
+def _mean_recall(matrix: Any) -> Any:
+    hits, truth = ops.diagonal(matrix), ops.sum(matrix, axis=1)
+    return ops.divide_no_nan(ops.sum(ops.divide_no_nan(hits, truth)), ops.sum(ops.cast(truth > 0, "float32")))
+
+
+def segmentation_metrics(classes: int) -> list[keras.metrics.Metric]:
+    """The metrics of one compiled model, all from one confusion matrix.
+
+    `accuracy` is over all pixels; `miou`, `clothing_miou` (without the background) and `mean_recall` are over the classes
+    present in the labels seen since the last reset; see `clothseg.training.scores` for the formulas.
+    """
+    confusion = ConfusionMatrix(classes=classes, name="accuracy")
+    scores = {"miou": _mean_iou, "clothing_miou": _clothing_mean_iou, "mean_recall": _mean_recall}
+    return [confusion, *(Score(function, confusion=confusion, name=name) for name, function in scores.items())]

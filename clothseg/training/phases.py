@@ -1,0 +1,215 @@
+"""Training a model phase after phase."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from clothseg.errors import UserError
+from clothseg.training.metrics import ConfusionMatrix, segmentation_metrics
+from clothseg.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which nothing about the training changes.
+
+    Attributes:
+        name: in figures and logs.
+        epochs: how many.
+        frozen: whether the encoder stays as it is, its batch-norm statistics too.
+        steps_per_epoch: training batches in an epoch.
+        validation_steps: validation batches that are scored, or None for all of them.
+        optimizer: makes the optimizer that this phase is compiled with, its learning rate set.
+    """
+
+    name: str
+    epochs: int
+    frozen: bool
+    steps_per_epoch: int
+    validation_steps: int | None
+    optimizer: Callable[[], keras.Optimizer]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to.
+
+    Attributes:
+        number: from 1, counted across phases.
+        phase: its phase.
+        scores: by name: `train/...` and `val/...` scores, `learning_rate`, `images_per_second`.
+        confusion: int64 (classes, classes) of the validation photos: rows labels, columns predictions.
+    """
+
+    number: int
+    phase: Phase
+    scores: dict[str, float]
+    confusion: np.ndarray
+
+
+@dataclass
+class History:
+    """All epochs so far, as figures want them."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def series(self) -> dict[str, list[float]]:
+        """Every score as a list over the epochs."""
+        names = dict.fromkeys(name for epoch in self.epochs for name in epoch.scores)
+        return {name: [epoch.scores.get(name, float("nan")) for epoch in self.epochs] for name in names}
+
+    def phases(self) -> list[tuple[str, int]]:
+        """Name and first epoch (from 1) of every phase."""
+        starts: dict[str, int] = {}
+        for epoch in self.epochs:
+            starts.setdefault(epoch.phase.name, epoch.number)
+        return list(starts.items())
+
+    def best(self, metric: str) -> Epoch | None:
+        """The first epoch with the highest value of a score; None before the first epoch."""
+        return max(self.epochs, key=lambda epoch: epoch.scores.get(metric, -np.inf), default=None)
+
+
+class DivergedError(UserError):
+    """The loss is no longer a number."""
+
+
+Listener = Callable[[Epoch, History], None]
+
+
+def fit_phases(
+    model: keras.Model,
+    encoder: keras.Model,
+    *,
+    phases: Sequence[Phase],
+    training: Callable[[int], Any],
+    validation: Any,
+    classes: int,
+    loss: keras.Loss,
+    placement: Callable[[], AbstractContextManager[object]],
+    jit_compile: bool,
+    batch_size: int,
+    history: History,
+    after_epoch: Iterable[Listener],
+    after_phase: Iterable[Listener],
+) -> None:
+    """Trains through all phases, each compiled anew (as the article does it, so an optimizer forgets what it knew).
+
+    Args:
+        model: photos (batch, height, width, 3) to logits (batch, height, width, classes).
+        encoder: the part of `model` that phases freeze.
+        phases: in their order.
+        training: from a number of steps done to endless training batches that go on from there.
+        validation: batches that are scored after every epoch.
+        classes: how many.
+        loss: of labels and logits.
+        placement: a context to compile in.
+        jit_compile: whether to compile steps with XLA.
+        batch_size: examples per step.
+        history: epochs are appended to it.
+        after_epoch: called with every epoch as it ends, and the history.
+        after_phase: called with the last epoch of every phase, and the history.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite; names epoch, step and learning rate.
+    """
+    total, done, steps = sum(phase.epochs for phase in phases), 0, 0
+    for phase in phases:
+        encoder.trainable = not phase.frozen
+        with placement():
+            metrics = segmentation_metrics(classes)
+            model.compile(optimizer=phase.optimizer(), loss=loss, metrics=metrics, jit_compile=jit_compile)
+        recorder = _Recorder(phase, metrics[0], batch_size=batch_size, history=history, after_epoch=list(after_epoch))
+        model.fit(
+            training(steps),
+            initial_epoch=done,
+            epochs=done + phase.epochs,
+            steps_per_epoch=phase.steps_per_epoch,
+            validation_data=validation,
+            validation_steps=phase.validation_steps,
+            verbose=0,
+            callbacks=[recorder, Progress(phase=phase.name, epochs=total, batch_size=batch_size)],
+        )
+        done += phase.epochs
+        steps += phase.epochs * phase.steps_per_epoch
+        for listener in after_phase:
+            listener(history.epochs[-1], history)
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Turns Keras's logs into epochs, and stops a training that diverged."""
+
+    def __init__(
+        self, phase: Phase, confusion: ConfusionMatrix, *, batch_size: int, history: History, after_epoch: list[Listener]
+    ) -> None:
+        super().__init__()
+        self.phase, self.confusion, self.batch_size = phase, confusion, batch_size
+        self.history, self.after_epoch = history, after_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+        self.first_batch_done = self.last_batch_done = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not np.isfinite(float(logs["loss"])):
+            rate = float(self.model.optimizer.learning_rate)
+            raise DivergedError(
+                f"the loss is {float(logs['loss'])} in epoch {self.epoch + 1}, step {batch + 1}, at learning rate {rate:g}; "
+                "a lower one may work (optimizer.learning_rate)"
+            )
+        self.last_batch_done = time.perf_counter()
+        # The first batch of a phase builds the graph; speed is what comes after it.
+        if self.first_batch_done is None:
+            self.first_batch_done, self.timed_from = self.last_batch_done, batch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        scores = {}
+        for name, value in (logs or {}).items():
+            scores[f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"] = float(value)
+        scores["learning_rate"] = float(self.model.optimizer.learning_rate)
+        images = (self.phase.steps_per_epoch - 1 - self.timed_from) * self.batch_size
+        if images > 0:
+            scores["images_per_second"] = images / (self.last_batch_done - self.first_batch_done)
+        record = Epoch(epoch + 1, self.phase, scores, self.confusion.counts())
+        self.history.epochs.append(record)
+        for listener in self.after_epoch:
+            listener(record, self.history)
+
+
+class Checkpoints:
+    """Keeps the weights of the last and of the best epoch in a folder. A listener for `fit_phases`.
+
+    Args:
+        model: whose weights.
+        folder: gets `last.weights.h5` and `best.weights.h5`, each complete at any time.
+        metric: the score by which epochs are compared, higher is better.
+    """
+
+    def __init__(self, model: keras.Model, folder: Path, *, metric: str) -> None:
+        self.model, self.folder, self.metric = model, folder, metric
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, which: str) -> Path:
+        """Where the weights of "last" or "best" are."""
+        return self.folder / f"{which}.weights.h5"
+
+    def __call__(self, epoch: Epoch, history: History) -> None:
+        self.save("last")
+        best = history.best(self.metric)
+        if best is not None and best.number == epoch.number:
+            self.save("best")
+
+    def save(self, which: str) -> None:
+        """Writes the model's present weights aside and renames them into place."""
+        aside = self.folder / f"{which}.partial.weights.h5"
+        self.model.save_weights(aside, overwrite=True)
+        os.replace(aside, self.path(which))

@@ -1,0 +1,47 @@
+"""In which number format a model computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def choose(precision: str) -> str:
+    """The Keras dtype policy for a `precision` option.
+
+    Args:
+        precision: "float32", "mixed_bfloat16", "mixed_float16", or "auto", which takes bfloat16 where the GPU or, without
+            one, the processor computes in it, and float32 elsewhere.
+    """
+    if precision != "auto":
+        return precision
+    return "mixed_bfloat16" if (_gpu_has_bfloat16() if accelerated() else _cpu_has_bfloat16()) else "float32"
+
+
+def accelerated() -> bool:
+    """Whether the Keras backend computes on something other than the CPU."""
+    import keras
+
+    return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
+
+
+def _cpu_has_bfloat16() -> bool:
+    # Linux lists what a processor can; elsewhere nothing is known and float32 is safe.
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _gpu_has_bfloat16() -> bool:
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return device.platform != "gpu" or float(getattr(device, "compute_capability", 0)) >= 8
+    import tensorflow as tf
+
+    details = (tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU"))
+    return all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)

@@ -1,0 +1,92 @@
+"""Which examples come in which order, and as what."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clothseg.data.augment import FixedCopies
+from clothseg.data.pipeline import evaluation_batches, pass_order, steps_per_pass, training_batches
+
+PHOTOS = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None, None], 3, axis=-1) * np.ones((1, 8, 8, 1), np.uint8)
+LABELS = PHOTOS[..., 0]
+ROWS = np.array([3, 5, 7, 11, 13, 17, 19])
+
+
+def batches(*, copies=(), buffer=None, batch_size=4, seed=0, first_step=0, count=None):
+    augmentation = FixedCopies(copies=list(copies), label_resize="nearest", shuffle_buffer=buffer)
+    data = training_batches(
+        PHOTOS, LABELS, ROWS, augmentation=augmentation, batch_size=batch_size, seed=seed, first_step=first_step
+    )
+    return [(photos.numpy(), labels.numpy()) for photos, labels in itertools.islice(data, count)]
+
+
+@pytest.mark.parametrize("buffer", [None, 1, 10, 99, 100, 1000])
+def test_a_pass_shows_every_example_once(buffer):
+    assert sorted(pass_order(100, buffer=buffer, seed=0, number=3)) == list(range(100))
+
+
+def test_a_buffer_of_one_does_not_shuffle():
+    assert pass_order(10, buffer=1, seed=0, number=0).tolist() == list(range(10))
+
+
+def test_a_small_buffer_leaves_examples_in_blocks_and_a_full_shuffle_does_not():
+    # The article: 5,600 examples, buffer 1,000. No example comes more than 1,000 places early.
+    order = pass_order(5600, buffer=1000, seed=0, number=0)
+    assert (order - np.arange(5600)).max() < 1000
+    assert order[:768].max() < 1768
+    full = pass_order(5600, buffer=None, seed=0, number=0)
+    assert full[:768].max() > 5000
+
+
+def test_order_depends_on_seed_and_pass_alone():
+    same = [pass_order(50, buffer=None, seed=1, number=2) for _ in range(2)]
+    assert np.array_equal(*same)
+    assert not np.array_equal(same[0], pass_order(50, buffer=None, seed=2, number=2))
+    assert not np.array_equal(same[0], pass_order(50, buffer=None, seed=1, number=3))
+
+
+def test_passes_follow_each_other_and_the_last_partial_batch_counts():
+    steps = steps_per_pass(len(ROWS), 4)
+    assert steps == 2
+    got = batches(count=3 * steps)
+    assert [len(labels) for _, labels in got] == [4, 3] * 3
+    for first in range(0, 6, 2):
+        seen = np.concatenate([labels[:, 0, 0] for _, labels in got[first : first + 2]])
+        assert sorted(seen) == sorted(ROWS)
+
+
+def test_every_photo_comes_once_in_every_variant():
+    got = batches(copies=["brightness", "flip_horizontal"], count=steps_per_pass(21, 4))
+    labels = np.concatenate([labels[:, 0, 0] for _, labels in got])
+    brighter = np.concatenate([photos[:, 0, 0, 0] for photos, _ in got]) - labels
+    assert all((labels == row).sum() == 3 for row in ROWS)
+    assert np.isclose(brighter, 25.5).sum() == len(ROWS)
+
+
+@pytest.mark.parametrize("first_step", [1, 2, 5])
+def test_training_goes_on_where_it_stood(first_step):
+    whole = batches(count=first_step + 3)
+    later = batches(first_step=first_step, count=3)
+    for (_, expected), (_, got) in zip(whole[first_step:], later, strict=True):
+        assert np.array_equal(expected, got)
+
+
+def test_photos_arrive_as_floats_with_their_own_labels():
+    for photos, labels in batches(count=2):
+        assert photos.dtype == np.float32 and labels.dtype == np.uint8
+        assert np.array_equal(photos[..., 0], labels)
+
+
+def test_evaluation_shows_the_rows_in_order_and_once():
+    got = list(evaluation_batches(PHOTOS, LABELS, ROWS, batch_size=3))
+    assert [len(labels) for _, labels in got] == [3, 3, 1]
+    assert np.concatenate([labels[:, 0, 0] for _, labels in got]).tolist() == ROWS.tolist()
+
+
+def test_shapes_are_known_to_the_graph():
+    spec = evaluation_batches(PHOTOS, LABELS, ROWS, batch_size=3).element_spec
+    assert spec == (tf.TensorSpec((None, 8, 8, 3), tf.float32), tf.TensorSpec((None, 8, 8), tf.uint8))

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.model_selection import train_test_split
+
+from clothseg.data.split import PARTS, Split, split
+from clothseg.errors import UserError
+
+NAMES = tuple(f"{i:04d}" for i in range(1, 101))
+
+
+def cut(names=NAMES, *, validation=0.2, test=0.0, random_state=0, groups=None) -> Split:
+    return split(names, validation=validation, test=test, random_state=random_state, groups=groups)
+
+
+def parts(drawn: Split) -> list[np.ndarray]:
+    return [getattr(drawn, part) for part in PARTS]
+
+
+@pytest.mark.parametrize("count", [1000, 7, 2])
+@pytest.mark.parametrize("validation", [0.2, 0.07, 1 / 3])
+def test_without_test_part_it_is_scikit_learns_split_in_its_order(count, validation):
+    train, held_out = train_test_split(np.arange(count), test_size=validation, random_state=3)
+    drawn = cut(tuple(map(str, range(count))), validation=validation, random_state=3)
+    np.testing.assert_array_equal(drawn.train, train)
+    np.testing.assert_array_equal(drawn.validation, held_out)
+    assert len(drawn.test) == 0
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(100) // 2])
+def test_parts_cover_every_example_once(groups):
+    drawn = cut(validation=0.2, test=0.1, groups=groups)
+    assert [len(part) for part in parts(drawn)] == [70, 20, 10]
+    assert sorted(np.concatenate(parts(drawn))) == list(range(100))
+
+
+def test_test_part_does_not_move_with_the_validation_fraction():
+    few, many = cut(validation=0.1, test=0.2), cut(validation=0.4, test=0.2)
+    np.testing.assert_array_equal(few.test, many.test)
+    assert len(few.validation) == 10 and len(many.validation) == 40
+
+
+def test_random_state_decides():
+    np.testing.assert_array_equal(cut(random_state=1).train, cut(random_state=1).train)
+    assert set(cut(random_state=1).validation) != set(cut(random_state=2).validation)
+
+
+def test_a_group_stays_on_one_side():
+    groups = np.random.default_rng(0).integers(0, 30, size=100)
+    drawn = cut(validation=0.2, test=0.2, groups=groups)
+    sides = [set(groups[part]) for part in parts(drawn)]
+    assert all(sides)
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+@pytest.mark.parametrize("validation, test", [(0, 0), (1, 0), (0.2, 1.0), (0.5, 0.5), (-0.1, 0), (0.2, -0.1)])
+def test_impossible_fractions_are_named(validation, test):
+    with pytest.raises(UserError, match=f"validation={validation}.*test={test}"):
+        cut(validation=validation, test=test)
+
+
+@pytest.mark.parametrize("names", [(), ("only",)])
+def test_nothing_left_to_train_on_is_an_error(names):
+    with pytest.raises(UserError, match="nothing to train on"):
+        cut(names)
+
+
+def test_one_group_cannot_be_split():
+    with pytest.raises(UserError, match="1 groups"):
+        cut(groups=np.zeros(100, dtype=int))
+
+
+def test_a_seed_out_of_range_is_named():
+    with pytest.raises(UserError, match="random_state=-1"):
+        cut(random_state=-1)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    drawn, path = cut(test=0.1), tmp_path / "splits" / "split.json"
+    drawn.write(path)
+    back = Split.read(path, NAMES)
+    assert back.names() == drawn.names()
+    for part, other in zip(parts(back), parts(drawn)):
+        np.testing.assert_array_equal(part, other)
+
+
+def test_the_file_has_one_name_on_a_line_and_fits_data_in_another_order(tmp_path):
+    path = tmp_path / "split.json"
+    cut().write(path)
+    assert all(path.read_text().count(f'  "{name}"') == 1 for name in NAMES)
+    assert all(line.count('"') <= 2 for line in path.read_text().splitlines())
+    back = Split.read(path, NAMES[::-1])
+    assert back.names() == cut().names()
+
+
+def test_names_that_do_not_fit_the_data_are_reported(tmp_path):
+    path = tmp_path / "split.json"
+    cut().write(path)
+    with pytest.raises(UserError, match="names '0100'"):
+        Split.read(path, NAMES[:-1])
+    with pytest.raises(UserError, match="lacks 2 of 102 examples, 'new_a' the first"):
+        Split.read(path, (*NAMES, "new_a", "new_b"))
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("{", "not JSON"),
+        ("[]", "JSON object"),
+        (json.dumps({"train": ["a"], "validation": ["b"]}), "JSON object"),
+        (json.dumps({"train": ["a"], "validation": "b", "test": []}), "JSON object"),
+        (json.dumps({"train": ["a"], "validation": [2], "test": []}), "JSON object"),
+        (json.dumps({"train": ["a", "b"], "validation": [], "test": []}), "no examples under validation"),
+        (json.dumps({"train": ["a"], "validation": ["b"], "test": ["a"]}), "'a' twice"),
+    ],
+)
+def test_a_broken_file_is_a_user_error_naming_it(tmp_path, text, reason):
+    path = tmp_path / "split.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"split.json.*{reason}"):
+        Split.read(path, ("a", "b"))
+
+
+def test_a_file_that_is_not_there_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="cannot read split .*none.json"):
+        Split.read(tmp_path / "none.json", NAMES)
+
+
+def test_importing_loads_no_heavy_library():
+    code = (
+        "import sys, clothseg.data.split; sys.exit(any(m in sys.modules for m in ('sklearn', 'tensorflow', 'keras')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

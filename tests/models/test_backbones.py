@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import warnings
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from clothseg.errors import UserError
+from clothseg.models import backbones
+from clothseg.models.backbones import BACKBONES, STRIDES, build_encoder, check_encoder
+
+SIZE = (32, 64)
+
+# The module of keras.applications whose preprocess_input belongs to a builder.
+MODULES = {
+    "DenseNet": keras.applications.densenet,
+    "MobileNetV2": keras.applications.mobilenet_v2,
+    "NASNet": keras.applications.nasnet,
+    "InceptionV3": keras.applications.inception_v3,
+}
+RESNET_MODULES = {
+    "ResNet50V2": keras.applications.resnet_v2,
+    "ResNet50": keras.applications.resnet,
+    "ResNet101": keras.applications.resnet,
+    "ResNet152": keras.applications.resnet,
+}
+
+
+def build(name: str, image_size=SIZE, weights=None, input_scaling="matched") -> keras.Model:
+    return build_encoder(name, image_size=image_size, weights=weights, input_scaling=input_scaling)
+
+
+def photos(size=SIZE, batch: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (batch, *size, 3)).astype("float32")
+
+
+def scaled(encoder: keras.Model, photo: np.ndarray) -> keras.KerasTensor:
+    """What the backbone inside the encoder is given."""
+    x = photo
+    for operation in encoder.operations[1:]:
+        if operation.name in BACKBONES:
+            return x
+        x = operation(x)
+    raise AssertionError("no backbone in the encoder")
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def encoder(request) -> keras.Model:
+    """Every row once; its backbone carries the row's name."""
+    return build(request.param)
+
+
+@pytest.fixture(scope="module")
+def mobilenet() -> keras.Model:
+    return build("mobilenetv2")
+
+
+def backbone_of(encoder: keras.Model) -> keras.Model:
+    return next(layer for layer in encoder.layers if layer.name in BACKBONES)
+
+
+# The contract, for every row
+
+
+def test_maps_are_exactly_input_over_stride(encoder):
+    assert encoder.name == "encoder"
+    assert encoder.input_shape == (None, *SIZE, 3)
+    assert [shape[1:3] for shape in encoder.output_shape] == [(SIZE[0] // s, SIZE[1] // s) for s in STRIDES]
+
+
+def test_forward_pass_gives_finite_maps_of_the_declared_shapes(encoder):
+    maps = encoder(photos(batch=2))
+    assert [tuple(x.shape) for x in maps] == [(2, *shape[1:]) for shape in encoder.output_shape]
+    assert all(np.isfinite(keras.ops.convert_to_numpy(x)).all() for x in maps)
+    assert any(np.ptp(keras.ops.convert_to_numpy(x)) > 0 for x in maps)
+
+
+def test_freezing_reaches_every_layer_and_can_be_undone(encoder):
+    trainable = len(encoder.trainable_variables)
+    encoder.trainable = False
+    assert not encoder.trainable_variables
+    encoder.trainable = True
+    assert len(encoder.trainable_variables) == trainable > 0
+
+
+def test_encoder_is_made_of_keras_alone(encoder):
+    config = encoder.to_json()
+    assert "clothseg" not in config
+    assert keras.models.model_from_json(config).output_shape == encoder.output_shape
+
+
+def test_matched_scaling_is_that_of_keras_applications(encoder):
+    name = backbone_of(encoder).name
+    row = BACKBONES[name]
+    photo = photos()
+    got = keras.ops.convert_to_numpy(scaled(encoder, photo))
+    before, after = row.margin // 2, row.margin - row.margin // 2
+    got = got[:, before : got.shape[1] - after, before : got.shape[2] - after]
+    if row.builder.startswith("EfficientNet"):  # scaled inside the network of keras.applications
+        expected = (photo / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    else:
+        prefixes = [prefix for prefix in MODULES if row.builder.startswith(prefix)]
+        module = MODULES[prefixes[0]] if prefixes else RESNET_MODULES[row.builder]
+        expected = module.preprocess_input(photo.copy())
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=2e-5)
+
+
+def test_square_maps_from_the_smallest_photo():
+    for name in ("densenet121", "mobilenetv2", "efficientnetb0", "resnet50v2", "nasnetmobile", "inceptionv3"):
+        sides = [shape[1:3] for shape in build(name, image_size=(32, 32)).output_shape]
+        assert sides == [(32 // s, 32 // s) for s in STRIDES], name
+
+
+# Input
+
+
+def test_unit_scaling_gives_0_to_1():
+    encoder = build("densenet121", input_scaling="unit")
+    np.testing.assert_allclose(scaled(encoder, photos()), photos() / 255, rtol=1e-6)
+
+
+def test_integers_and_floats_give_equal_maps(mobilenet):
+    for a, b in zip(mobilenet(photos()), mobilenet(photos().astype("uint8")), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "resnet50", "efficientnetb0", "inceptionv3"])
+def test_scaling_keeps_fractions_of_a_grey_level_under_bfloat16(name):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        encoder = build(name)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    a, b = (keras.ops.convert_to_numpy(scaled(encoder, np.full((1, *SIZE, 3), x, "float32"))) for x in (200, 200.1))
+    assert a.dtype == "float32"
+    middle = (0, a.shape[1] // 2, a.shape[2] // 2)
+    assert (b[middle] > a[middle]).all()
+    assert all(x.dtype == "bfloat16" for x in encoder(photos()))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "nasnetmobile", "inceptionv3"])
+def test_maps_lie_where_the_photo_shows_things(name):
+    side, row, column = 128, 36, 84
+    encoder = build(name, image_size=(side, side))
+    photo = photos((side, side))
+    changed = photo.copy()
+    changed[0, row - 4 : row + 4, column - 4 : column + 4] = (
+        255 - changed[0, row - 4 : row + 4, column - 4 : column + 4]
+    )
+    for stride, a, b in zip(STRIDES[:3], encoder(photo), encoder(changed), strict=False):
+        change = ((keras.ops.convert_to_numpy(a) - keras.ops.convert_to_numpy(b)) ** 2).sum(axis=(0, 3))
+        rows, columns = (stride * (np.arange(side // stride) + 0.5) for _ in range(2))
+        centre = ((change.sum(1) * rows).sum() / change.sum(), (change.sum(0) * columns).sum() / change.sum())
+        np.testing.assert_allclose(centre, (row, column), atol=0.8 * stride, err_msg=f"stride {stride}")
+
+
+# Names
+
+
+def test_layers_are_found_whatever_was_built_before():
+    first = build("inceptionv3")
+    again = build("inceptionv3")
+    assert again.output_shape == first.output_shape
+
+
+def test_strides_of_every_row_are_complete():
+    assert all(tuple(row.layers) == STRIDES for row in BACKBONES.values())
+
+
+def test_unknown_backbone_names_the_close_ones():
+    with pytest.raises(UserError, match="unknown backbone 'densenet12'; did you mean densenet121"):
+        build("densenet12")
+    with pytest.raises(UserError, match="inceptionv3"):
+        build("vgg")
+
+
+def test_unknown_scaling_is_refused():
+    with pytest.raises(UserError, match="'torch'; use matched or unit"):
+        build("mobilenetv2", input_scaling="torch")
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"),
+    [((100, 130), "96x128"), ((128, 50), "128x64"), ((0, 64), "32x64"), ((-64, 64), "32x64"), ((31, 33), "32x32")],
+)
+def test_size_that_does_not_work_names_the_nearest_that_does(size, nearest):
+    with pytest.raises(UserError, match=f"{size[0]}x{size[1]} does not work.* 32.*nearest: {nearest}$"):
+        build("mobilenetv2", image_size=size)
+    height, width = map(int, nearest.split("x"))
+    check_encoder("mobilenetv2", image_size=(height, width), weights=None)
+
+
+@pytest.mark.parametrize("size", [(128,), (64.0, 64), (64, 64, 3), ("64", "64")])
+def test_size_that_is_no_height_and_width_is_refused(size):
+    with pytest.raises(UserError, match="not a height and a width"):
+        build("mobilenetv2", image_size=size)
+
+
+def test_checking_imports_no_keras(tmp_path):
+    code = (
+        "import sys\n"
+        "from clothseg.models.backbones import check_encoder\n"
+        "check_encoder('densenet121', image_size=(64, 64), weights='imagenet')\n"
+        "assert not {'keras', 'tensorflow', 'jax'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "densenet169"])
+def test_published_weights_land_in_the_encoder(name, weights_folder):
+    path = weights_folder / f"{name}_imagenet_notop.weights.h5"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder = build(name, weights=path)
+    stored = set()
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: stored.add(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None)
+    variables = encoder.variables
+    assert len(variables) > 200
+    assert all(np.asarray(keras.ops.convert_to_numpy(variable)).tobytes() in stored for variable in variables)
+
+
+def test_weights_of_another_network_are_one_line(weights_folder):
+    path = weights_folder / "densenet169_imagenet_notop.weights.h5"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError) as error:
+            build("mobilenetv2", weights=path)
+    message = str(error.value)
+    assert message.startswith(f"no weights for mobilenetv2 from '{path}': it is damaged or of another network")
+    assert "backbone.weights=null" in message and "experiment=quickstart" in message
+    assert "\n" not in message and len(message) < 600
+
+
+def reference(name: str, image_size=SIZE) -> keras.Model:
+    """The network of keras.applications with every variable drawn anew."""
+    network = getattr(keras.applications, BACKBONES[name].builder)(
+        include_top=False, weights=None, input_shape=(*image_size, 3)
+    )
+    random = np.random.default_rng(1)
+    for variable in network.weights:
+        if variable.name.endswith("variance"):
+            variable.assign(random.uniform(0.5, 1.5, variable.shape))
+        elif len(variable.shape) == 1:
+            variable.assign(random.uniform(-0.1, 0.1, variable.shape) + (variable.name == "gamma"))
+    return network
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_encoder_computes_what_the_network_with_the_same_weights_computes(tmp_path, suffix):
+    network = reference("mobilenetv2")
+    path = tmp_path / f"mobilenet_notop{suffix}"
+    (network.save_weights if suffix == ".weights.h5" else network.save)(path)
+    names = BACKBONES["mobilenetv2"].layers.values()
+    expected = keras.Model(network.input, [network.get_layer(name).output for name in names])(photos() / 127.5 - 1)
+    for got, want in zip(build("mobilenetv2", weights=str(path))(photos()), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+def test_efficientnet_weights_meet_photos_scaled_as_they_were_trained(tmp_path):
+    network = reference("efficientnetb0")
+    scaling = next(layer for layer in network.layers if isinstance(layer, keras.layers.Normalization))
+    # The published files hold the deviation here, and Keras divides by its root once more outside the file.
+    mean, deviation, count = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), np.array(0)
+    scaling.set_weights([mean, deviation, count])
+    network.save_weights(tmp_path / "b0.weights.h5")
+    encoder = build("efficientnetb0", weights=tmp_path / "b0.weights.h5")
+
+    scaling.set_weights([mean, deviation**2, count])
+    scaling.finalize_state()
+    names = BACKBONES["efficientnetb0"].layers.values()
+    expected = keras.Model(network.input, [network.get_layer(name).output for name in names])(photos())
+    for got, want in zip(encoder(photos()), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+def test_missing_file_is_named_before_keras_is_needed(tmp_path):
+    with pytest.raises(UserError, match="no weights for densenet121 from '.*none.h5': there is no such file; use "):
+        check_encoder("densenet121", image_size=SIZE, weights=tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("page.weights.h5", b"<html>not found</html>", "it is not an HDF5 file"),
+        ("empty.h5", b"", "it is not an HDF5 file"),
+        ("model.keras", b"PK", "the name must end in"),
+    ],
+)
+def test_file_that_holds_no_weights_is_named_before_keras_is_needed(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=reason):
+        check_encoder("densenet121", image_size=SIZE, weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_damaged_file_is_one_line(tmp_path, mobilenet, suffix):
+    whole = tmp_path / "whole.weights.h5"
+    mobilenet.save_weights(whole)
+    damaged = tmp_path / f"damaged{suffix}"
+    damaged.write_bytes(whole.read_bytes()[:100_000])
+    with pytest.raises(UserError, match="it is damaged or of another network") as error:
+        build("mobilenetv2", weights=damaged)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def deaf_proxy(monkeypatch, tmp_path):
+    """All downloads go to a port that takes connections and never answers; nothing is in the cache."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("KERAS_HOME", os.fspath(tmp_path))
+        yield server
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_download_that_fails_is_one_line_and_soon(deaf_proxy, monkeypatch, refused):
+    monkeypatch.setattr(backbones, "DOWNLOAD_TIMEOUT", 0.2)
+    if refused:
+        deaf_proxy.close()
+    before = socket.getdefaulttimeout()
+    with pytest.raises(UserError, match=r"no weights for mobilenetv2 from 'imagenet': the download failed \(.+\); use"):
+        build("mobilenetv2", weights="imagenet")
+    assert socket.getdefaulttimeout() == before
