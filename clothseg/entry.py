@@ -113,7 +113,9 @@ def explain(error: Exception) -> str:
 
 
 def _names_an_option(error: Exception) -> bool:
-    return isinstance(error, OmegaConfBaseException) or isinstance(error.__cause__, HydraException | OmegaConfBaseException)
+    return isinstance(error, OmegaConfBaseException) or isinstance(
+        error.__cause__, HydraException | OmegaConfBaseException
+    )
 
 
 def _user_cause(error: BaseException | None) -> UserError | None:

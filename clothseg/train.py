@@ -77,7 +77,10 @@ def _train(
     cfg: DictConfig, settings: TrainSettings, prepared: Prepared, parts: Split, folder: Path, begun: float
 ) -> float:
     log.info(
-        "%s: %d photos to train on, %d to validate; loading TensorFlow", prepared.name, len(parts.train), len(parts.validation)
+        "%s: %d photos to train on, %d to validate; loading TensorFlow",
+        prepared.name,
+        len(parts.train),
+        len(parts.validation),
     )
     import keras
 
@@ -100,7 +103,9 @@ def _train(
     policy = precision.choose(settings.precision)
     keras.mixed_precision.set_dtype_policy(policy)
     accelerated = precision.accelerated()
-    jit_compile = accelerated or keras.backend.backend() == "jax" if settings.jit_compile == "auto" else settings.jit_compile
+    jit_compile = (
+        accelerated or keras.backend.backend() == "jax" if settings.jit_compile == "auto" else settings.jit_compile
+    )
 
     classes = len(prepared.class_names)
     augmentation = instantiate(cfg.augmentation)
@@ -138,8 +143,12 @@ def _train(
     run_name = settings.tracking.run_name or _run_name(settings)
     with TrackedRun(experiment=settings.tracking.experiment, name=run_name, tags=tags) as run:
         log.info("MLflow run %s (%s)", run_name, run.id)
-        run.parameters(_parameters(cfg) | {"computed_precision": policy, "classes": classes, "parameters": model.count_params()})
-        run.text("".join(f"{package}=={version}\n" for package, version in versions().items()), "environment/packages.txt")
+        run.parameters(
+            _parameters(cfg) | {"precision_used": policy, "classes": classes, "parameters": model.count_params()}
+        )
+        run.text(
+            "".join(f"{package}=={version}\n" for package, version in versions().items()), "environment/packages.txt"
+        )
         run.text(OmegaConf.to_yaml(cfg, resolve=True), "config/config.yaml")
         run.text(parts.to_json(), "data/split.json")
         run.inputs(
@@ -213,10 +222,9 @@ def _conclude(
     model.load_weights(checkpoints.path(settings.keep))
     report.curves(history)
     report.final(kept.confusion, what=f"epoch {kept.number}")
-    final = {f"final/{name}": value for name, value in kept.scores.items() if name.startswith("val/")}
     best_scores = {f"best/{name}": value for name, value in best.scores.items() if name.startswith("val/")}
     run.scores(
-        final | best_scores | {"best/epoch": best.number, "duration_seconds": time.monotonic() - begun},
+        best_scores | {"best/epoch": best.number, "duration_seconds": time.monotonic() - begun},
         step=history.epochs[-1].number,
     )
     for which in ("last", "best"):
@@ -262,9 +270,7 @@ def _run_name(settings: TrainSettings) -> str:
     return " ".join([settings.name, settings.backbone.name, *changed])[:200]
 
 
-def _say_where(
-    run_name: str, run_id: str, best: Any, history: Any, background: float, metric: str
-) -> None:
+def _say_where(run_name: str, run_id: str, best: Any, history: Any, background: float, metric: str) -> None:
     last = history.epochs[-1].scores
     log.info(
         "%s: validation accuracy %.3f (all background: %.3f), mIoU %.3f, clothing mIoU %.3f; best %s %.3f in epoch %d",

@@ -80,7 +80,9 @@ def _probe(base_url: str, path: str) -> None:
 
 
 def _fetch_all(partial: Path, *, base_url: str, registry: dict[str, str], retries: int) -> None:
-    logging.getLogger("pooch").setLevel(logging.ERROR)  # it would write a line for every file
+    pooch.get_logger().setLevel(logging.ERROR)  # it would write a line for every file
+    for folder in {(partial / path).parent for path in registry}:
+        folder.mkdir(parents=True, exist_ok=True)  # pooch's threads would fall over one another here
     hashes = {path: f"sha256:{digest}" for path, digest in registry.items()}
     files = pooch.create(path=partial, base_url=base_url, registry=hashes, retry_if_failed=retries)
     logger.info("downloading %d files from %s to %s", len(registry), base_url, partial)

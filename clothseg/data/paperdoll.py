@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import operator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from clothseg.data.dolls.scenery import paint_scene
 from clothseg.data.dolls.tailor import paint_figure
 from clothseg.data.dolls.wardrobe import dress_up
 from clothseg.data.labels import CLASS_NAMES
-from clothseg.data.source import Source
+from clothseg.data.source import DataError, Source
 from clothseg.errors import UserError
 
 # Raised whenever the same seed gives other pictures, so that no cache outlives it.
@@ -72,11 +73,11 @@ class Paperdoll:
         """Draw one pair: photo uint8 (h, w, 3) in 0..255, labels uint8 (h, w).
 
         Raises:
-            KeyError: no photo of this name.
+            DataError: no photo of this name.
         """
         number = int(name) if name.isdecimal() and len(name) == 6 else 0
         if not 1 <= number <= self._count:
-            raise KeyError(name)
+            raise DataError(f"paperdoll has no {name!r}; its photos are 000001 to {self._count:06d}")
         return draw_pair(np.random.default_rng([self._seed, number]), self._size)
 
     def problems(self) -> dict[str, str]:
@@ -92,12 +93,16 @@ def draw_pair(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarr
     """
     height, width = size
     person, outfit = dress_up(rng)
-    body = pose(rng, build=rng.uniform(0.95, 1.2), frame=rng.uniform(0.55, 1) if person.masculine else rng.uniform(0, 0.45))
+    frame = rng.uniform(0.55, 1.0) if person.masculine else rng.uniform(0.0, 0.45)
+    body = pose(rng, build=rng.uniform(0.95, 1.2), frame=frame)
     light = (rng.uniform(-1, 1), -0.5)
     # The figure takes the same share of a tall, a square or a wide picture as far as it fits in.
-    unit = rng.uniform(0.87, 0.99) * min(np.sqrt(height * width), 0.97 * height, 1.5 * width)
+    # One in four is taken from nearer, so that the feet are out of the picture.
+    near = rng.random() < 0.25
+    unit = (rng.uniform(1.05, 1.4) if near else rng.uniform(0.88, 0.98)) * min(math.sqrt(height * width), height)
     room = height - unit
-    ground = (width * rng.normal(0.5, 0.05), height - room * rng.uniform(0.25, 0.6))
+    above = 0.04 * unit if near else room * rng.uniform(0.4, 0.75)
+    ground = (width * rng.normal(0.5, 0.05), above + unit)
 
     easel = Easel(size, ground=ground, unit=unit)
     paint_figure(easel, body, person, outfit)
@@ -110,11 +115,11 @@ def _develop(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What camera and hour do to a photo: exposure, warmth, contrast, haze, vignette and noise. uint8 (h, w, 3)."""
     height, width = photo.shape[:2]
     warmth = rng.normal(0, 0.045)
-    photo = photo * (rng.uniform(0.82, 1.2) * np.array([1 + warmth, 1, 1 - warmth], np.float32))
+    photo = photo * (rng.uniform(0.95, 1.25) * np.array([1 + warmth, 1, 1 - warmth], np.float32))
     photo = 118 + (photo - 118) * rng.uniform(0.8, 1.12)
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
     photo *= (1 - rng.uniform(0, 0.2) * (x * x + y * y) / 2)[..., None]
-    photo += rng.normal(0, rng.uniform(1, 5), photo.shape).astype(np.float32)
+    photo += rng.normal(0, rng.uniform(1, 4), photo.shape).astype(np.float32)
     return np.clip(photo + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -70,7 +70,9 @@ def training_batches(
 
     def examples(number: tf.Tensor) -> tf.data.Dataset:
         order = tf.numpy_function(
-            lambda n: pass_order(count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(n)), [number], tf.int64
+            lambda n: pass_order(count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(n)),
+            [number],
+            tf.int64,
         )
         order = tf.ensure_shape(order, (count,))
         keys = tf.stack(

@@ -155,8 +155,9 @@ def _bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     down, across = down.reshape(-1, 1, *extra), across.reshape(-1, *extra)
 
     def row(rows: np.ndarray) -> np.ndarray:
-        first = image[rows[:, None], left].astype(np.float32)
-        return first + (image[rows[:, None], right] - first) * across
+        lines = image.take(rows, axis=0)
+        first = lines.take(left, axis=1).astype(np.float32)
+        return first + (lines.take(right, axis=1) - first) * across
 
     upper = row(top)
     return upper + (row(bottom) - upper) * down

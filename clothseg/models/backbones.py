@@ -13,8 +13,9 @@ import re
 import socket
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -211,9 +212,10 @@ def _check_file(name: str, path: Path) -> None:
 
 def _weights_error(name: str, weights: str | Path, reason: object) -> UserError:
     reason = textwrap.shorten(str(reason), 200, placeholder=" ...")
+    imagenet = "" if weights == "imagenet" else "backbone.weights=imagenet, "
     return UserError(
         f"no weights for {name} from {str(weights)!r}: {reason}; "
-        f"use backbone.weights=<file of {name} without top>, backbone.weights=null or experiment=quickstart"
+        f"use {imagenet}backbone.weights=<file of {name} without top>, backbone.weights=null or experiment=quickstart"
     )
 
 
@@ -221,27 +223,34 @@ def _load_network(name: str, input_shape: tuple[int, int, int], weights: str | o
     """The network of `keras.applications` without its top, with `weights` in it."""
     import keras
 
-    build = getattr(keras.applications, BACKBONES[name].builder)
+    build = partial(getattr(keras.applications, BACKBONES[name].builder), include_top=False, input_shape=input_shape)
     with warnings.catch_warnings():
         # MobileNetV2 warns that its weights were trained at another size, which is so for every backbone here.
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
         # Once per layer of a file that does not fit, on top of the error.
         warnings.filterwarnings("ignore", message="Skipping nested container")
+        if weights is None:
+            return build(weights=None)
         if weights == "imagenet":
-            try:
-                with _socket_timeout(DOWNLOAD_TIMEOUT):
-                    return build(include_top=False, weights="imagenet", input_shape=input_shape)
-            except Exception as error:  # Keras raises a bare Exception for a failed download
-                reason = str(error).rpartition(" -- ")[-1]
-                raise _weights_error(name, "imagenet", f"the download failed ({reason})") from error
-        network = build(include_top=False, weights=None, input_shape=input_shape)
-        if weights is not None:
-            path = Path(weights).expanduser()
-            try:
-                network.load_weights(path)
-            except Exception as error:  # of many types for a file that is damaged or of another network
-                reason = str(error).partition(". ")[0]
-                raise _weights_error(name, path, f"it is damaged or of another network ({reason})") from error
+            return _download(name, build)
+        return _load_file(name, build(weights=None), Path(weights).expanduser())
+
+
+def _download(name: str, build: Callable[..., keras.Model]) -> keras.Model:
+    try:
+        with _socket_timeout(DOWNLOAD_TIMEOUT):
+            return build(weights="imagenet")
+    except Exception as error:  # Keras raises a bare Exception for a failed download
+        reason = str(error).rpartition(" -- ")[-1]
+        raise _weights_error(name, "imagenet", f"the download failed ({reason})") from error
+
+
+def _load_file(name: str, network: keras.Model, path: Path) -> keras.Model:
+    try:
+        network.load_weights(path)
+    except Exception as error:  # of many types for a file that is damaged or of another network
+        reason = str(error).partition(". ")[0]
+        raise _weights_error(name, path, f"it is damaged or of another network ({reason})") from error
     return network
 
 

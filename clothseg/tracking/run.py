@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import io
-import csv
 import logging
+import os
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -61,8 +63,14 @@ class TrackedRun:
         self.experiment, self.name, self.tags = experiment, name, {key: str(value) for key, value in tags.items()}
 
     def __enter__(self) -> TrackedRun:
-        # Alembic reports every migration of a new database, and system metrics their start.
-        for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor"):
+        # They report every migration of a new database, a new experiment, every file copied, and a missing example.
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        for chatty in (
+            "alembic",
+            "mlflow.store.db.utils",
+            "mlflow.system_metrics.system_metrics_monitor",
+            "mlflow.tracking.fluent",
+        ):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         try:
             mlflow.set_experiment(self.experiment)
@@ -132,7 +140,9 @@ class TrackedRun:
             outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1), "labels")]),
         )
         backend = keras.backend.backend()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # The signature is written down above, so no example is needed to find it out.
+            warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
             path = Path(folder, "network.keras")
             # A model around the same layers is not compiled: neither optimizer nor metrics are saved with it.
             keras.Model(model.input, model.output, name=model.name).save(path)

@@ -21,10 +21,14 @@ def placement(devices: int) -> AbstractContextManager[object]:
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        raise UserError(f"devices={devices} needs the TensorFlow backend, this is {keras.backend.backend()}; use devices=1")
+        raise UserError(
+            f"devices={devices} needs the TensorFlow backend, this is {keras.backend.backend()}; use devices=1"
+        )
     import tensorflow as tf
 
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(found) < devices:
-        raise UserError(f"devices={devices}, but this machine has {len(found)} ({found[0].device_type}); use devices={len(found)}")
+        raise UserError(
+            f"devices={devices}, but this machine has {len(found)} ({found[0].device_type}); use devices={len(found)}"
+        )
     return tf.distribute.MirroredStrategy([device.name for device in found[:devices]]).scope()

@@ -101,12 +101,21 @@ def _mean_recall(matrix: Any) -> Any:
     return ops.divide_no_nan(ops.sum(ops.divide_no_nan(hits, truth)), ops.sum(ops.cast(truth > 0, "float32")))
 
 
+def _clothing_accuracy(matrix: Any) -> Any:
+    return ops.divide_no_nan(ops.sum(ops.diagonal(matrix)[1:]), ops.sum(matrix[1:]))
+
+
 def segmentation_metrics(classes: int) -> list[keras.metrics.Metric]:
     """The metrics of one compiled model, all from one confusion matrix.
 
-    `accuracy` is over all pixels; `miou`, `clothing_miou` (without the background) and `mean_recall` are over the classes
+    `accuracy` is over all pixels, `clothing_accuracy` over those labelled as some clothing; `miou`, `clothing_miou` (without the background) and `mean_recall` are over the classes
     present in the labels seen since the last reset; see `clothseg.training.scores` for the formulas.
     """
     confusion = ConfusionMatrix(classes=classes, name="accuracy")
-    scores = {"miou": _mean_iou, "clothing_miou": _clothing_mean_iou, "mean_recall": _mean_recall}
+    scores = {
+        "miou": _mean_iou,
+        "clothing_miou": _clothing_mean_iou,
+        "mean_recall": _mean_recall,
+        "clothing_accuracy": _clothing_accuracy,
+    }
     return [confusion, *(Score(function, confusion=confusion, name=name) for name, function in scores.items())]

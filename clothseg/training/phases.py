@@ -136,6 +136,7 @@ def fit_phases(
             steps_per_epoch=phase.steps_per_epoch,
             validation_data=validation,
             validation_steps=phase.validation_steps,
+            shuffle=False,  # the batches come shuffled
             verbose=0,
             callbacks=[recorder, Progress(phase=phase.name, epochs=total, batch_size=batch_size)],
         )
@@ -149,7 +150,13 @@ class _Recorder(keras.callbacks.Callback):
     """Turns Keras's logs into epochs, and stops a training that diverged."""
 
     def __init__(
-        self, phase: Phase, confusion: ConfusionMatrix, *, batch_size: int, history: History, after_epoch: list[Listener]
+        self,
+        phase: Phase,
+        confusion: ConfusionMatrix,
+        *,
+        batch_size: int,
+        history: History,
+        after_epoch: list[Listener],
     ) -> None:
         super().__init__()
         self.phase, self.confusion, self.batch_size = phase, confusion, batch_size

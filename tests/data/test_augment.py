@@ -39,7 +39,11 @@ def test_geometric_functions_keep_photo_and_labels_aligned(name, shape):
     assert not np.array_equal(new_labels, labels)
     exact = np.isclose(new_photos[..., 0], 4.0 * tf.cast(new_labels, tf.float32))
     # A bilinear photo mixes neighbours along the edges of blocks; everywhere else it must match to the number.
-    assert exact.mean() == 1 if name.startswith("flip") or shape[1] == shape[2] and name == "rotate" else exact.mean() > 0.6
+    assert (
+        exact.mean() == 1
+        if name.startswith("flip") or shape[1] == shape[2] and name == "rotate"
+        else exact.mean() > 0.6
+    )
 
 
 @pytest.mark.parametrize("name", set(COPIES) - set(GEOMETRIC))

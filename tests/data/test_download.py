@@ -80,12 +80,13 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_file_arrives_once_and_nothing_else_does(server, tmp_path):
+def test_every_file_arrives_once_and_nothing_else_does(server, tmp_path, capfd):
     target = tmp_path / "data" / "ccp"
     fetch(target, base_url=server.url, registry=registry(), retries=0)
     assert contents(target) == FILES
     assert sorted(server.fetched) == sorted(FILES)
     assert sorted(path.name for path in target.parent.iterdir()) in (["ccp"], ["ccp", "ccp.lock"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_empty_folder_is_filled(server, tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 
 # Half width of the trunk at each level (0 is the base of the neck, 1 the crotch), before build and frame.
 TRUNK_LEVELS = np.array([0.0, 0.05, 0.12, 0.2, 0.4, 0.64, 0.86, 1.0])
-TRUNK_WIDTHS = np.array([0.038, 0.075, 0.113, 0.116, 0.1, 0.08, 0.1, 0.104])
-ARM_RADII = np.array([0.037, 0.03, 0.022])
+TRUNK_WIDTHS = np.array([0.04, 0.07, 0.103, 0.112, 0.1, 0.082, 0.1, 0.104])
+ARM_RADII = np.array([0.033, 0.028, 0.021])
 LEG_RADII = np.array([0.056, 0.04, 0.026])
 
 # Degrees from hanging straight down, outwards positive: upper arm, forearm. A hand that is hidden is in a pocket.
@@ -167,7 +167,7 @@ def pose(rng: np.random.Generator, *, build: float, frame: float) -> Body:
     shift = np.array([-ankles, -ground])
 
     arms, hands, hidden, poses = [], [], [], []
-    across = trunk_half_width(np.array([0.15]), build, frame)[0] - 0.022
+    across = trunk_half_width(np.array([0.15]), build, frame)[0] - 0.024
     slope = -0.4 * sway + rng.normal(0, 0.02)
     names = list(ARM_POSES)
     for side in (-1, 1):
@@ -176,7 +176,7 @@ def pose(rng: np.random.Generator, *, build: float, frame: float) -> Body:
             kind = "hanging"
         upper, fore, _ = ARM_POSES[kind]
         upper, fore = np.radians([upper + rng.normal(0, 5), fore + rng.normal(0, 8)])
-        shoulder = neck + 0.045 * _down(lean) + side * across * np.array([np.cos(slope), np.sin(slope)])
+        shoulder = neck + 0.052 * _down(lean) + side * across * np.array([np.cos(slope), np.sin(slope)])
         elbow = shoulder + 0.165 * _down(side * upper)
         wrist = elbow + 0.14 * _down(side * fore)
         arms.append(Limb(np.stack([shoulder, elbow, wrist]) + shift, ARM_RADII * (0.5 + 0.5 * build)))
@@ -185,7 +185,7 @@ def pose(rng: np.random.Generator, *, build: float, frame: float) -> Body:
         poses.append(kind)
 
     tilt = rng.normal(0, 0.08)
-    radii = np.array([0.056, 0.072]) * rng.uniform(0.95, 1.06)
+    radii = np.array([0.06, 0.077]) * rng.uniform(0.95, 1.07)
     head = neck + (0.022 + radii[1]) * _down(np.pi + lean + 0.5 * tilt)
     return Body(
         trunk=trunk + shift,

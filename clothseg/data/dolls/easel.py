@@ -63,22 +63,24 @@ class Easel:
         high = np.clip(corners.max(0).astype(int) + 3, 0, limits)
         self._pieces.append(_Piece(CLASS_NAMES.index(label), fabric, frame, (*low, *high)))
 
-    def limb(self, label: str, fabric: Fabric, limb: Limb, *, round_end: bool = True) -> None:
-        """Paint a limb, segment by segment, so that the fabric follows it."""
-        for k in range(len(limb.points) - 1):
+    def limb(
+        self, label: str, fabric: Fabric, limb: Limb, *, round_start: bool = True, round_end: bool = True
+    ) -> None:
+        """Paint a limb, segment by segment, so that the fabric follows it; joints are always round."""
+        last = len(limb.points) - 2
+        for k in range(last + 1):
             a, b = limb.points[k : k + 2]
             ra, rb = limb.radii[k : k + 2]
-            length = max(float(np.hypot(*(b - a))), 1e-6)
-            towards = (b - a) / length
+            towards = (b - a) / max(float(np.hypot(*(b - a))), 1e-6)
             normal = np.array([towards[1], -towards[0]])
-            shapes = [np.stack([a - ra * normal, b - rb * normal, b + rb * normal, a + ra * normal]), disc(a, ra)]
-            if round_end and k == len(limb.points) - 2:
+            shapes = [np.stack([a - ra * normal, b - rb * normal, b + rb * normal, a + ra * normal])]
+            if k > 0 or round_start:
+                shapes.append(disc(a, ra))
+            if k == last and round_end:
                 shapes.append(disc(b, rb))
             self.paint(label, fabric, shapes, Frame(a, towards, max(ra, rb)))
 
-    def render(
-        self, *, light: tuple[float, float], grain: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def render(self, *, light: tuple[float, float], grain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Colour what was painted.
 
         Args:
@@ -120,7 +122,16 @@ class Easel:
         """Factor on the light, float32 of the shape of `order`: darker beside whatever lies on top."""
         spread = self._order.filter(ImageFilter.BoxBlur(0.008 * self._unit))
         above = np.asarray(spread, np.int16) - order
-        return (1 - 0.1 * np.clip(above, 0, 4)).astype(np.float32)
+        return (1 - 0.07 * np.clip(above, 0, 4)).astype(np.float32)
+
+
+def smooth(points) -> np.ndarray:
+    """A closed outline with its corners cut (Chaikin), float (4 n, 2)."""
+    points = np.asarray(points, float)
+    for _ in range(2):
+        after = np.roll(points, -1, axis=0)
+        points = np.stack([0.75 * points + 0.25 * after, 0.25 * points + 0.75 * after], axis=1).reshape(-1, 2)
+    return points
 
 
 def disc(centre: np.ndarray, radius: float) -> np.ndarray:

@@ -42,8 +42,8 @@ class Fabric:
         weight = PATTERNS[self.pattern](u / self.size + self.shift, v / self.size + self.shift, grain)
         colours = self.base + weight[:, None] * (self.second - self.base)
         if self.folds:
-            bend = 2 * _noise(grain, u * 12, v * 30)
-            colours *= (1 + self.folds * np.sin(v * 190 + 5 * bend + self.shift))[:, None]
+            # Noise drawn out along the piece: creases that run with it.
+            colours *= (1 + 3 * self.folds * (_noise(grain, u * 70 + self.shift, v * 330) - 0.5))[:, None]
         return colours.astype(np.float32)
 
     def tinted(self, factor: float) -> Fabric:
@@ -151,6 +151,8 @@ def fabric(
         second = colour(rng, str(rng.choice(["white", "black", "white", "navy", "vivid", "beige", "pastel"])))
         if np.abs(second - base).mean() < 45:
             second = 255 - base * 0.8
+        if pattern in ("pinstripes", "herringbone"):
+            second = base + 0.4 * (second - base)
     return Fabric(
         base.astype(np.float32), second.astype(np.float32), pattern,
         size=rng.uniform(0.028, 0.06), shift=rng.uniform(0, 9), folds=folds * rng.uniform(0.4, 1.4), gloss=gloss,

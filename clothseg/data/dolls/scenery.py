@@ -65,7 +65,7 @@ def paint_scene(size: tuple[int, int], rng: np.random.Generator, *, ground: tupl
     _floor(scene)
     _shadow(scene, ground, unit, light)
     photo = np.asarray(blurred.filter(ImageFilter.GaussianBlur(0.004 * height)), np.float32)
-    return photo * _texture(scene, 24, 0.12) * _texture(scene, 5, 0.2)
+    return photo * _texture(scene, 70, 0.035) * _texture(scene, 18, 0.04) * _texture(scene, 4, 0.2)
 
 
 def _street(scene: Scene) -> None:
@@ -187,7 +187,8 @@ def _passers_by(scene: Scene) -> None:
         x, tall = rng.random(), rng.uniform(0.16, 0.34)
         feet = horizon + 0.12 * tall
         wide = 0.2 * tall
-        scene.box(x - 0.3 * wide, feet - 0.48 * tall, x + 0.35 * wide, feet, colour(rng, str(rng.choice(["navy", "black", "grey"]))))
+        legs = colour(rng, str(rng.choice(["navy", "black", "grey"])))
+        scene.box(x - 0.3 * wide, feet - 0.48 * tall, x + 0.35 * wide, feet, legs)
         top = colour(rng, str(rng.choice(["black", "grey", "beige", "vivid", "white"])))
         scene.box(x - 0.55 * wide, feet - 0.84 * tall, x + 0.55 * wide, feet - 0.4 * tall, top)
         scene.blob(x, feet - 0.91 * tall, 0.075 * tall, (196, 152, 124))
@@ -195,7 +196,7 @@ def _passers_by(scene: Scene) -> None:
 
 def _floor(scene: Scene) -> None:
     rng, horizon = scene.rng, scene.horizon / scene.height
-    tone = colour(rng, str(rng.choice(["grey", "grey", "beige", "white", "brown", "olive"]))) * 0.75 + 25
+    tone = colour(rng, str(rng.choice(["grey", "grey", "beige", "white", "brown", "olive"]))) * 0.75 + 50
     for k, y in enumerate(np.linspace(horizon, 1, 8)):
         scene.box(0, y, 1, 1, tone * (0.86 + 0.03 * k))
     pattern = rng.choice(["plain", "tiles", "planks", "crossing", "kerb"], p=[0.3, 0.25, 0.1, 0.15, 0.2])
@@ -224,9 +225,9 @@ def _shadow(scene: Scene, ground: tuple[float, float], unit: float, light: tuple
     draw = ImageDraw.Draw(mask)
     x, y = ground
     length = -0.38 * light[0] * unit
+    far = y - 0.1 * unit
     draw.polygon(
-        [x - 0.1 * unit, y, x + 0.1 * unit, y, x + length + 0.12 * unit, y - 0.1 * unit, x + length - 0.04 * unit, y - 0.1 * unit],
-        fill=90,
+        [x - 0.1 * unit, y, x + 0.1 * unit, y, x + length + 0.12 * unit, far, x + length - 0.04 * unit, far], fill=90
     )
     draw.ellipse([x - 0.17 * unit, y - 0.035 * unit, x + 0.17 * unit, y + 0.025 * unit], fill=150)
     mask = mask.filter(ImageFilter.GaussianBlur(0.018 * unit))

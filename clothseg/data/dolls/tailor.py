@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from clothseg.data.dolls.body import Body, Limb
-from clothseg.data.dolls.easel import CIRCLE, Easel, Frame, disc, ellipse
+from clothseg.data.dolls.easel import CIRCLE, Easel, Frame, disc, ellipse, smooth
 from clothseg.data.dolls.fabric import Fabric, plain
 from clothseg.data.dolls.wardrobe import Extra, Garment, Outfit, Person
 
@@ -24,7 +25,7 @@ def paint_figure(easel: Easel, body: Body, person: Person, outfit: Outfit) -> No
 
 class _Tailor:
     def __init__(self, easel: Easel, body: Body, person: Person, outfit: Outfit) -> None:
-        self.easel, self.body, self.person, self.outfit = easel, body, person, outfit
+        self.easel, self.body, self.person, self.outfit = easel, body, person, _layered(outfit)
         down = body.trunk[2] - body.trunk[0]
         self.frame = Frame(body.trunk[0], down / np.hypot(*down), 0.125 * body.build)
         self.head_frame = Frame(body.head, DOWN, 1.1 * body.head_radii[0])
@@ -94,15 +95,14 @@ class _Tailor:
         strapped = not garment.sleeve and "straps" in garment.details
         top = 0.23 if strapped else 0.03
         wave = 0.006 if "wave" in garment.details else 0.0
-        self._trunk(
-            garment.label, garment.fabric, top, bottom, ease=garment.ease, flare=garment.flare, wave=wave
-        )
+        self._trunk(garment.label, garment.fabric, top, bottom, ease=garment.ease, flare=garment.flare, wave=wave)
         if strapped:
             for across in (-0.55, 0.55):
                 ends = [self._on_trunk(0.05, across * 0.95), self._on_trunk(0.26, across)]
                 self._seam(garment.label, garment.fabric, ends, 0.007)
         elif "roll" in garment.details:
-            self._seam(garment.label, garment.fabric.tinted(0.9), [self._on_trunk(-0.02, x) for x in (-0.7, 0.7)], 0.016)
+            ends = [self._on_trunk(-0.02, across) for across in (-0.7, 0.7)]
+            self._seam(garment.label, garment.fabric.tinted(0.9), ends, 0.016)
         else:
             self._neckline(garment)
 
@@ -166,8 +166,9 @@ class _Tailor:
             leg = self.body.legs[side].part(0, (garment.hem - 1) / 2)
             self.easel.limb(label, fabric, leg.grown(garment.ease, garment.puff), round_end=False)
             if "cuffs" in garment.details:
-                cuff = self.body.legs[side].part((garment.hem - 1) / 2 - 0.06, (garment.hem - 1) / 2)
-                self.easel.limb(label, fabric.tinted(1.3), cuff.grown(garment.ease + garment.puff + 0.003), round_end=False)
+                end = (garment.hem - 1) / 2
+                cuff = self.body.legs[side].part(end - 0.06, end).grown(garment.ease + garment.puff + 0.003)
+                self.easel.limb(label, fabric.tinted(1.3), cuff, round_start=False, round_end=False)
             if "crease" in garment.details:
                 self._seam(label, fabric.tinted(0.82), list(leg.points[1:]), 0.002)
         self._trunk(label, fabric, WAIST, 1.03, ease=garment.ease * 0.6)
@@ -260,7 +261,13 @@ class _Tailor:
         if tie := self.outfit.tie:
             knot, end = self._on_trunk(0.05, 0), self._on_trunk(0.6, 0)
             side = OUTWARDS[1]
-            blade = [knot - 0.008 * side, knot + 0.008 * side, end + 0.017 * side, end + 0.02 * DOWN, end - 0.017 * side]
+            blade = [
+                knot - 0.008 * side,
+                knot + 0.008 * side,
+                end + 0.017 * side,
+                end + 0.02 * DOWN,
+                end - 0.017 * side,
+            ]
             self.easel.paint("tie", tie.fabric, [np.stack(blade), disc(knot, 0.011)], self.frame)
 
     def _necklace(self) -> None:
@@ -285,7 +292,7 @@ class _Tailor:
     def _leg(self, side: int) -> None:
         body, hosiery, shoes = self.body, self.outfit.hosiery, self.outfit.shoes
         leg, skin = body.legs[side], self.person.skin
-        foot = Limb(np.stack([leg.points[2] + 0.012 * DOWN, body.toes[side]]), np.array([0.023, 0.019]) * body.build)
+        foot = Limb(np.stack([leg.points[2] + 0.012 * DOWN, body.toes[side]]), np.array([0.021, 0.017]) * body.build)
         self.easel.limb("skin", skin, leg)
         self.easel.limb("skin", skin, foot)
         if hosiery:
@@ -312,7 +319,9 @@ class _Tailor:
             easel.limb(label, fabric, leg.part(start, 1).grown(0.008))
         if shoes.style in ("heel", "wedge"):
             back = ankle - 0.012 * outwards
-            self._seam(label, fabric.tinted(0.7), [back, back + 0.032 * DOWN], 0.006 if shoes.style == "heel" else 0.012)
+            self._seam(
+                label, fabric.tinted(0.7), [back, back + 0.032 * DOWN], 0.006 if shoes.style == "heel" else 0.012
+            )
         if shoes.style in ("lace", "sneaker"):
             easel.limb(label, fabric, leg.part(0.95, 1).grown(0.004))
         # A low shoe leaves the instep bare.
@@ -344,9 +353,9 @@ class _Tailor:
             if garment and garment.sleeve:
                 self._sleeve(garment, arm)
         if side == 0 and (bracelet := self._trinket("bracelet")):
-            self.easel.limb("bracelet", bracelet.fabric, arm.part(0.93, 0.97).grown(0.006), round_end=False)
+            self.easel.limb("bracelet", bracelet.fabric, arm.part(0.93, 0.97).grown(0.006), round_start=False, round_end=False)
         if side == 1 and (watch := self._trinket("watch")):
-            self.easel.limb("watch", watch.fabric, arm.part(0.92, 0.97).grown(0.005), round_end=False)
+            self.easel.limb("watch", watch.fabric, arm.part(0.92, 0.97).grown(0.005), round_start=False, round_end=False)
         if outfit.outer and outfit.outer.sleeve:
             self._sleeve(outfit.outer, arm)
 
@@ -355,7 +364,7 @@ class _Tailor:
         self.easel.limb(garment.label, garment.fabric, sleeve, round_end=garment.puff > 0.01)
         if "hem" in garment.details and garment.sleeve > 0.8:
             cuff = arm.part(garment.sleeve - 0.07, garment.sleeve).grown(garment.ease * 0.7)
-            self.easel.limb(garment.label, garment.fabric.tinted(0.8), cuff, round_end=False)
+            self.easel.limb(garment.label, garment.fabric.tinted(0.8), cuff, round_start=False, round_end=False)
 
     # Head -------------------------------------------------------------------------------------------------------------
 
@@ -372,18 +381,19 @@ class _Tailor:
         self._head_piece("skin", skin, face)
         brows = self.person.hair.tinted(0.8)
         for x in (-0.38, 0.38):
-            self._head_piece("skin", plain((248, 246, 242)), _oval(x + turn, 0.04, 0.17, 0.09))
-            self._head_piece("skin", plain((40, 30, 26)), _oval(x + 1.15 * turn, 0.04, 0.085, 0.09))
-            self._head_piece("skin", brows, _oval(x + turn, -0.17, 0.21, 0.045))
+            self._head_piece("skin", plain((248, 246, 242)), _oval(x + turn, 0.06, 0.155, 0.085))
+            self._head_piece("skin", plain((40, 30, 26)), _oval(x + 1.15 * turn, 0.06, 0.08, 0.088))
+            self._head_piece("skin", brows, _oval(x + turn, -0.13, 0.19, 0.035))
         self._head_piece("skin", skin.tinted(0.84), _oval(1.25 * turn, 0.34, 0.11, 0.06))
-        self._head_piece("skin", self.person.lips, _oval(turn, 0.6, 0.27, 0.085))
+        mouth = [[-0.24, 0.53], [0, 0.58], [0.24, 0.53], [0.15, 0.66], [0, 0.7], [-0.15, 0.66]]
+        self._head_piece("skin", self.person.lips, smooth(mouth) + [turn, 0.0])
 
     def _hair_behind(self) -> None:
         hair, style = self.person.hair.tinted(0.8), self.person.hairstyle
         if style in ("long", "bob"):
             length = 2.5 if style == "long" else 1.15
             fall = [[-1.12, -0.1], [-1.28, 0.6], [-1.2, length], [1.2, length], [1.28, 0.6], [1.12, -0.1]]
-            self._head_piece("hair", hair, _oval(0, -0.08, 1.15, 1.12), fall)
+            self._head_piece("hair", hair, _oval(0, -0.08, 1.15, 1.12), smooth(fall))
         elif style == "curly":
             around = [_oval(1.05 * np.cos(a), -0.2 + 0.95 * np.sin(a), 0.45, 0.4) for a in np.linspace(2.8, 6.6, 9)]
             self._head_piece("hair", hair, *around)
@@ -392,7 +402,7 @@ class _Tailor:
         elif style == "ponytail":
             side = 1 if self.body.turn < 0 else -1
             tail = [[0, -0.9], [side * 1.1, -0.75], [side * 1.55, 0.2], [side * 1.35, 1.3], [side * 1.15, 0.4], [0, 0]]
-            self._head_piece("hair", hair, tail)
+            self._head_piece("hair", hair, smooth(tail))
 
     def _hair_in_front(self) -> None:
         hair, style = self.person.hair, self.person.hairstyle
@@ -413,7 +423,7 @@ class _Tailor:
             for side in (-1, 1):
                 strand = [[side * 0.9, -0.5], [side * 1.14, -0.1], [side * 1.26, 0.7], [side * 1.15, length],
                           [side * 0.72, length * 0.93], [side * 0.92, 0.6], [side * 0.84, -0.1]]  # fmt: skip
-                self._head_piece("hair", hair, strand)
+                self._head_piece("hair", hair, smooth(strand))
         if accessory := self._trinket("accessories"):
             band = [[1.06 * np.cos(a), -0.28 + 0.78 * np.sin(a)] for a in np.linspace(np.pi, 2 * np.pi, 10)]
             inner = [[x * 0.97, y + 0.2] for x, y in band[::-1]]
@@ -450,7 +460,13 @@ class _Tailor:
         else:
             side = 1 if self.body.turn > 0 else -1
             self._head_piece("hat", fabric, dome)
-            visor = [[side * 0.2, -0.5], [side * 1.1, -0.46], [side * 1.9, -0.28], [side * 0.3, -0.22], [-side * 0.4, -0.4]]
+            visor = [
+                [side * 0.2, -0.5],
+                [side * 1.1, -0.46],
+                [side * 1.9, -0.28],
+                [side * 0.3, -0.22],
+                [-side * 0.4, -0.4],
+            ]
             self._head_piece("hat", fabric.tinted(0.8), visor)
 
     # Bags -------------------------------------------------------------------------------------------------------------
@@ -486,8 +502,10 @@ class _Tailor:
             self._seam("bag", bag.fabric.tinted(0.75), arc, 0.0055)
         middle = handle + (drop + size[1] * 0.9) * DOWN
         frame = Frame(middle, DOWN, size[0])
-        body = np.array([[-0.82, -1], [0.82, -1], [0.96, -0.8], [1, 0.8], [0.85, 1], [-0.85, 1], [-1, 0.8], [-0.96, -0.8]])
-        self.easel.paint("bag", bag.fabric, [middle + body * size], frame)
+        body = np.array(
+            [[-0.82, -1], [0.82, -1], [0.96, -0.8], [1, 0.8], [0.85, 1], [-0.85, 1], [-1, 0.8], [-0.96, -0.8]]
+        )
+        self.easel.paint("bag", bag.fabric, [middle + smooth(body) * size], frame)
         if bag.style != "tote":
             flap = np.array([[-0.84, -1], [0.84, -1], [0.95, -0.1], [0, 0.3], [-0.95, -0.1]])
             self.easel.paint("bag", bag.fabric.tinted(0.86), [middle + flap * size], frame)
@@ -508,10 +526,25 @@ class _Tailor:
         self.easel.paint(carried.label, carried.fabric, [middle + corners * size], frame)
         flap = np.array([[-1, -0.9], [1, -1.0], [0, 0.25]])
         self.easel.paint(carried.label, carried.fabric.tinted(0.82), [middle + flap * size], frame)
-        self._seam("skin", self.person.skin, [self.body.hands[side] + [-0.012, 0.0], self.body.hands[side] + [0.014, 0.004]], 0.011)
+        fingers = [self.body.hands[side] + [x, 0.0] for x in (-0.012, 0.014)]
+        self._seam("skin", self.person.skin, fingers, 0.011)
 
     def _trinket(self, label: str) -> Extra | None:
         return next((trinket for trinket in self.outfit.trinkets if trinket.label == label), None)
+
+
+def _layered(outfit: Outfit) -> Outfit:
+    """The outfit with what is worn below a coat or jacket close enough to fit in."""
+    outer = outfit.outer
+    if not outer or outer.label == "cape":
+        return outfit
+
+    def below(garment: Garment | None) -> Garment | None:
+        return garment and replace(
+            garment, ease=min(garment.ease, 0.5 * outer.ease), puff=min(garment.puff, outer.puff)
+        )
+
+    return replace(outfit, top=below(outfit.top), one_piece=below(outfit.one_piece))
 
 
 def _oval(x: float, y: float, half_width: float, half_height: float) -> np.ndarray:

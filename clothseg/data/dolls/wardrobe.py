@@ -109,7 +109,8 @@ TOPS = (
     Kind("blouse", 2.4, (0.86, 1.05), (0.6, 1.0), (0.014, 0.024), (0.02, 0.06), (0.004, 0.018), (0.1, 0.24), "bow",
          0.5, f"{LIGHT} {BRIGHT}", "plain floral dots dots gradient", 0.08),
     Kind("shirt", 2.2, (0.95, 1.12), (0.6, 1.0), (0.01, 0.018), (0.0, 0.02), (0.0, 0.006), (0.05, 0.14),
-         "collar buttons", 0.45, "white white blue pastel denim red green navy", "plain plain tartan pinstripes checks"),
+         "collar buttons", 0.45, "white white blue pastel denim red green navy",
+         "plain plain tartan pinstripes checks"),
     Kind("t-shirt", 1.5, (0.88, 1.04), (0.26, 0.4), (0.008, 0.016), (0.0, 0.015), (0.006, 0.012), (0.07, 0.11), "print",
          0.35, f"white black grey {BRIGHT}", "plain plain stripes stripes"),
     Kind("sweater", 1.7, (0.88, 1.06), (0.92, 1.0), (0.018, 0.028), (0.0, 0.02), (0.0, 0.0), (0.03, 0.07), "hem roll",
@@ -131,7 +132,7 @@ BOTTOMS = (
          palettes=f"{NEUTRAL} {NEUTRAL} {BRIGHT} camel olive", patterns="plain plain plain pinstripes checks floral"),
     Kind("jeans", 2.3, (2.75, 3.0), ease=(0.002, 0.012), puff=(0.0, 0.016), details="cuffs pockets",
          palettes="denim denim denim navy black grey", patterns="denim"),
-    Kind("skirt", 2.2, (1.45, 2.5), ease=(0.006, 0.014), flare=(0.0, 0.11), details="wave",
+    Kind("skirt", 3.0, (1.45, 2.5), ease=(0.006, 0.014), flare=(0.0, 0.11), details="wave",
          palettes=f"black {BRIGHT} beige", patterns="plain plain checks tartan floral dots stripes", folds=0.13),
     Kind("shorts", 1.0, (1.35, 1.65), ease=(0.008, 0.02), palettes="denim beige black white olive pastel red",
          patterns="plain denim checks floral"),
@@ -148,8 +149,10 @@ ONE_PIECES = (
          0.0, "black navy olive denim red", "plain denim pinstripes", 0.06),
 )  # fmt: skip
 
-SUIT_JACKET = Kind("suit", 1.0, (1.0, 1.18), (0.95, 1.0), (0.014, 0.018), (0.0, 0.01), (0.0, 0.0), (0.4, 0.55),
-                   "lapels buttons", palettes="navy navy grey grey black brown blue", patterns="plain pinstripes checks")  # fmt: skip
+SUIT_JACKET = Kind(
+    "suit", 1.0, (1.0, 1.18), (0.95, 1.0), (0.014, 0.018), (0.0, 0.01), (0.0, 0.0), (0.4, 0.55), "lapels buttons",
+    palettes="navy navy grey grey black brown blue", patterns="plain pinstripes checks",
+)  # fmt: skip
 SUIT_PANTS = Kind("suit", 1.0, (2.85, 3.0), ease=(0.008, 0.014), puff=(0.0, 0.01), details="crease")
 
 OUTERWEAR = (
@@ -190,7 +193,7 @@ def dress_up(rng: np.random.Generator) -> tuple[Person, Outfit]:
     garments: dict[str, Garment] = {}
     if kind < 0.055:
         garments = _suit(rng)
-    elif kind < 0.37 and not masculine:
+    elif kind < 0.44 and not masculine:
         garments["one_piece"] = _sew(rng, _choose(rng, ONE_PIECES))
     else:
         skip = ("blouse", "top", "bodysuit", "bra", "skirt", "leggings") if masculine else ()
@@ -216,9 +219,8 @@ def _extras(rng: np.random.Generator, garments: dict[str, Garment], masculine: b
     lower = garments.get("one_piece") or garments["bottom"]
     top = garments.get("top")
     if lower.hem < 2.4 and not masculine:
-        extras["hosiery"] = _maybe(
-            rng, {"tights": 0.16, "stockings": 0.16, "leggings": 0.04, "socks": 0.12}, "", "black black black grey wine white"
-        )
+        hosiery = {"tights": 0.16, "stockings": 0.16, "leggings": 0.04, "socks": 0.12}
+        extras["hosiery"] = _maybe(rng, hosiery, "", "black black black grey wine white")
     elif lower.hem < 2.4:
         extras["hosiery"] = _maybe(rng, {"socks": 0.5}, "", "white black grey red navy")
     if "one_piece" in garments or (top and top.tucked):
@@ -248,7 +250,8 @@ def _extras(rng: np.random.Generator, garments: dict[str, Garment], masculine: b
 
 
 def _shoes(rng: np.random.Generator, masculine: bool) -> Extra:
-    labels = [label for label in SHOES if not masculine or label in ("shoes", "boots", "loafers", "sneakers", "sandals")]
+    skip = ("heels", "pumps", "flats", "wedges") if masculine else ()
+    labels = [label for label in SHOES if label not in skip]
     weights = np.array([SHOES[label][0] for label in labels])
     label = str(rng.choice(labels, p=weights / weights.sum()))
     _, styles, palettes = SHOES[label]
