@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -50,22 +51,20 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
     """
     # TensorFlow and oneDNN report on themselves at import; errors still come through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # MLflow draws a bar for every single file.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
-        except UserError as error:
+        except Exception as error:
             # The jobs of a multirun report to their sweeper; a single one ends before Hydra adds lines of its own.
-            if full_error or HydraConfig.get().mode is RunMode.MULTIRUN:
+            message = told(error)
+            if full_error or message is None or HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
-            _end(str(error))
-        except InstantiationException as error:
-            cause = _user_cause(error)
-            if full_error or cause is None or HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise
-            _end(str(cause))
+            _end(message)
 
     main = hydra.main(
         config_path=str(config_folder()), config_name=config_name, execution_whitelist=[*TARGETS, *_own_targets()]
@@ -79,13 +78,37 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
         main()
     except KeyboardInterrupt:
         _end("interrupted", status=130)
-    except UserError as error:
-        _end(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = _user_cause(error)
-        if cause is None and error.__cause__ is not None and not _names_an_option(error):
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; Python must not try to write to it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        message = told(error)
+        if message is None:
             raise
-        _end(str(cause) if cause is not None else explain(error))
+        _end(message)
+
+
+def build(part: DictConfig) -> Any:
+    """Makes what `part` names in `_target_`.
+
+    Raises:
+        UserError: the target does not take these arguments; names the part and what is wrong with it.
+    """
+    try:
+        return instantiate(part)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{part._get_full_key(None)}={part.get('_target_')}: {error}") from error
+
+
+def told(error: BaseException) -> str | None:
+    """The line that tells a user's error; None where the fault is ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return explain(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
 
 
 def _own_targets() -> list[str]:
@@ -96,8 +119,8 @@ def _own_targets() -> list[str]:
 def explain(error: Exception) -> str:
     """Hydra's or OmegaConf's message on one line, with the nearest option where one was misspelt."""
     text = str(error)
-    if isinstance(error.__cause__, OmegaConfBaseException) and str(error.__cause__) not in text:
-        text += f" {error.__cause__}"
+    if error.__cause__ is not None and str(error.__cause__) not in text:
+        text += f": {error.__cause__}"
     missing = re.search(r"Could not find '([^']+)'", text)
     options = re.search(r"Available options in '[^']*':\s*(.*)", text, re.DOTALL)
     if missing and options:
@@ -110,21 +133,6 @@ def explain(error: Exception) -> str:
     text = re.sub(r"Set the environment variable HYDRA_FULL_ERROR.*", "", text, flags=re.DOTALL)
     text = re.sub(r"\s*(object_type=\S*|reference_type=\S*)", "", text)
     return " ".join(text.split())
-
-
-def _names_an_option(error: Exception) -> bool:
-    return isinstance(error, OmegaConfBaseException) or isinstance(
-        error.__cause__, HydraException | OmegaConfBaseException
-    )
-
-
-def _user_cause(error: BaseException | None) -> UserError | None:
-    """The user's error that a library wrapped in its own, where there is one."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _end(message: str, *, status: int = 2) -> NoReturn:

@@ -73,25 +73,40 @@ class Tracking(_Section):
     figure_photos: Annotated[int, Field(ge=1, le=50)]
 
 
-class PrepareSettings(_Section):
-    """Everything `python -m clothseg.prepare` is told."""
-
+class _DataSettings(_Section):
     dataset: Part
     split: Split
     image_size: Annotated[list[Size], Field(min_length=2, max_length=2)]
     prepare: Prepare
-    kaggle_output: str | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image_size[0], self.image_size[1]
+
+
+class PrepareSettings(_DataSettings):
+    """Everything `python -m clothseg.prepare` is told."""
+
+    duplicate_distance: Annotated[int, Field(ge=0, le=64)]
     output: str | None
+    kaggle_output: str | None
 
 
-class TrainSettings(_Section):
+class ResultsSettings(_Section):
+    """Everything `python -m clothseg.results` is told."""
+
+    run: str | None
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None
+    experiments: Annotated[str, Field(min_length=1)]
+
+
+class TrainSettings(_DataSettings):
     """Everything `python -m clothseg.train` is told."""
 
     name: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    image_size: Annotated[list[Size], Field(min_length=2, max_length=2)]
     batch_size: Size
-    prepare: Prepare
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
     devices: Size
     deterministic: bool
@@ -99,8 +114,6 @@ class TrainSettings(_Section):
     best_metric: Literal["val/accuracy", "val/miou", "val/clothing_miou", "val/mean_recall"]
     keep: Literal["last", "best"]
     tracking: Tracking
-    dataset: Part
-    split: Split
     augmentation: Part
     backbone: Backbone
     decoder: Part

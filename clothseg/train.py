@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clothseg import entry
-from clothseg.data.prepared import Prepared, prepare
-from clothseg.data.split import Split, split
+from clothseg.data.prepared import Prepared
+from clothseg.data.split import Split
 from clothseg.models.backbones import check_encoder
 from clothseg.settings import PhaseSettings, TrainSettings, check
+from clothseg.stages import prepare_dataset, split_dataset
 
 log = logging.getLogger(__name__)
 
@@ -32,45 +32,11 @@ def main(cfg: DictConfig) -> float:
     begun = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
     settings: TrainSettings = check(cfg, TrainSettings)
-    size = (settings.image_size[0], settings.image_size[1])
-
     # Whatever can be refused is refused before TensorFlow is loaded.
-    check_encoder(settings.backbone.name, image_size=size, weights=settings.backbone.weights)
-    source = instantiate(cfg.dataset)
-    prepared = prepare(
-        source,
-        image_size=size,
-        label_resize=settings.prepare.label_resize,
-        cache=cache_folder(settings.prepare.cache),
-        skip_invalid=settings.prepare.skip_invalid,
-        workers=settings.prepare.workers,
-    )
-    parts = split_prepared(prepared, settings)
+    check_encoder(settings.backbone.name, image_size=settings.size, weights=settings.backbone.weights)
+    prepared = prepare_dataset(entry.build(cfg.dataset), settings)
+    parts = split_dataset(prepared, settings)
     return _train(cfg, settings, prepared, parts, Path(HydraConfig.get().runtime.output_dir), begun)
-
-
-def cache_folder(configured: str | None) -> Path:
-    """Where prepared arrays are kept: the folder that was configured, else the user's cache folder."""
-    import pooch
-
-    return Path(configured).expanduser() if configured else Path(pooch.os_cache("clothseg"))
-
-
-def split_prepared(prepared: Prepared, settings: Any) -> Split:
-    """The split that the configuration asks for."""
-    options, groups = settings.split, None
-    if options.group_distance is not None:
-        from clothseg.data.duplicates import duplicate_groups, near_duplicates
-
-        pairs = near_duplicates(prepared.photos, threshold=options.group_distance)
-        groups = duplicate_groups(len(prepared.names), pairs)
-    return split(
-        prepared.names,
-        validation=options.validation,
-        test=options.test,
-        random_state=options.random_state,
-        groups=groups,
-    )
 
 
 def _train(
@@ -108,22 +74,22 @@ def _train(
     )
 
     classes = len(prepared.class_names)
-    augmentation = instantiate(cfg.augmentation)
+    augmentation = entry.build(cfg.augmentation)
     place = partial(placement, settings.devices)
     with place():
         encoder = build_encoder(
             settings.backbone.name,
-            image_size=(settings.image_size[0], settings.image_size[1]),
+            image_size=settings.size,
             weights=settings.backbone.weights,
             input_scaling=settings.backbone.input_scaling,
         )
-        model = build_unet(encoder, decoder=instantiate(cfg.decoder), classes=classes, name="unet")
+        model = build_unet(encoder, decoder=entry.build(cfg.decoder), classes=classes, name="unet")
     steps = steps_per_pass(len(parts.train) * augmentation.variants, settings.batch_size)
     phases = [
-        _phase(name, phase, instantiate(cfg.schedule.phases[name].optimizer), steps)
+        _phase(name, phase, entry.build(cfg.schedule.phases[name].optimizer), steps)
         for name, phase in settings.schedule.phases.items()
     ]
-    loss = instantiate(cfg.loss)
+    loss = entry.build(cfg.loss)
 
     held_out = np.asarray(prepared.labels[parts.validation])
     background = scores.background_accuracy(np.diag(np.bincount(held_out.ravel(), minlength=classes)))

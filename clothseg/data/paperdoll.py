@@ -99,7 +99,9 @@ def draw_pair(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarr
     # The figure takes the same share of a tall, a square or a wide picture as far as it fits in.
     # One in four is taken from nearer, so that the feet are out of the picture.
     near = rng.random() < 0.25
-    unit = (rng.uniform(1.05, 1.4) if near else rng.uniform(0.88, 0.98)) * min(math.sqrt(height * width), height)
+    unit = (rng.uniform(1.05, 1.4) if near else rng.uniform(0.88, 0.98)) * min(
+        math.sqrt(height * width), height, 1.7 * width
+    )
     room = height - unit
     above = 0.04 * unit if near else room * rng.uniform(0.4, 0.75)
     ground = (width * rng.normal(0.5, 0.05), above + unit)
@@ -115,7 +117,7 @@ def _develop(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What camera and hour do to a photo: exposure, warmth, contrast, haze, vignette and noise. uint8 (h, w, 3)."""
     height, width = photo.shape[:2]
     warmth = rng.normal(0, 0.045)
-    photo = photo * (rng.uniform(0.95, 1.25) * np.array([1 + warmth, 1, 1 - warmth], np.float32))
+    photo = photo * (rng.uniform(0.92, 1.18) * np.array([1 + warmth, 1, 1 - warmth], np.float32))
     photo = 118 + (photo - 118) * rng.uniform(0.8, 1.12)
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
     photo *= (1 - rng.uniform(0, 0.2) * (x * x + y * y) / 2)[..., None]
@@ -130,7 +132,7 @@ def write_kaggle(source: Source, folder: Path) -> None:
     (columns `index` and `label_list`), numbered in the order of `source.names()`.
 
     Raises:
-        UserError: one of the files is there already; nothing has been written then.
+        UserError: one of the files is there already (nothing has been written then), or the folder cannot be made.
         DataError: an example cannot be read.
     """
     names = source.names()
@@ -142,10 +144,14 @@ def write_kaggle(source: Source, folder: Path) -> None:
     present = next((path for path in (table, *(path for pair in pairs for path in pair)) if path.exists()), None)
     if present is not None:
         raise UserError(f"{present} exists and is not overwritten; name an empty or a new folder")
-    for parent in {path.parent for pair in pairs for path in pair}:
-        parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for parent in {path.parent for pair in pairs for path in pair}:
+            parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; name a folder that can be written to") from error
     logging.getLogger(__name__).info("writing %d pairs to %s", len(names), folder)
-    for name, (photo_path, labels_path) in zip(tqdm(names, desc="writing", unit="pair", disable=None), pairs):
+    progress = tqdm(names, desc="writing", unit="pair", disable=None)
+    for name, (photo_path, labels_path) in zip(progress, pairs, strict=True):
         photo, labels = source.read(name)
         Image.fromarray(photo).save(photo_path)
         Image.fromarray(labels).save(labels_path)

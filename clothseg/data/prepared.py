@@ -318,7 +318,7 @@ def _invalid(name: str, problems: dict[str, str], total: int, folder: Path) -> D
     more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     return DataError(
         f"{len(problems)} of {total} examples of {name} cannot be used ({shown}{more}); all are listed in {report}; "
-        "mend them, or leave them out with skip_invalid=true",
+        "mend them, or leave them out with prepare.skip_invalid=true",
         problems,
     )
 

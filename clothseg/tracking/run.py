@@ -6,7 +6,6 @@ import csv
 import importlib.metadata
 import io
 import logging
-import os
 import subprocess
 import tempfile
 import warnings
@@ -63,8 +62,7 @@ class TrackedRun:
         self.experiment, self.name, self.tags = experiment, name, {key: str(value) for key, value in tags.items()}
 
     def __enter__(self) -> TrackedRun:
-        # They report every migration of a new database, a new experiment, every file copied, and a missing example.
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # They report every migration of a new database, and a new experiment.
         for chatty in (
             "alembic",
             "mlflow.store.db.utils",

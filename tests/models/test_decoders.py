@@ -23,7 +23,7 @@ def test_block_doubles_the_size_and_clips_at_zero():
 def test_block_is_the_pix2pix_block():
     block = upsample(6, 3)
     block.build((None, 4, 4, 5))
-    convolution, norm, activation = block.layers
+    convolution, norm, _ = block.layers
     assert [type(layer) for layer in block.layers] == [
         keras.layers.Conv2DTranspose,
         keras.layers.BatchNormalization,

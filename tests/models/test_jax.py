@@ -43,6 +43,6 @@ def test_network_trains_under_jax():
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # one step: compiling well takes longer than running
     }
-    done = subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "trained"

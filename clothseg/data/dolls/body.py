@@ -97,7 +97,7 @@ class Body:
         half = trunk_half_width(upper, self.build, self.frame)[:, None] * normal
         lower = np.clip(levels - 1.0, 0, 2)[:, None]
         sides = []
-        for leg, side in zip(self.legs, (-1, 1)):
+        for leg, side in zip(self.legs, (-1, 1), strict=True):
             hips = centre + side * half
             joints = np.stack([np.interp(lower[:, 0], [0, 1, 2], leg.points[:, k]) for k in range(2)], axis=1)
             outside = joints + np.array([side, 0.0]) * np.interp(lower, [0, 1, 2], leg.radii)

@@ -63,9 +63,7 @@ class Easel:
         high = np.clip(corners.max(0).astype(int) + 3, 0, limits)
         self._pieces.append(_Piece(CLASS_NAMES.index(label), fabric, frame, (*low, *high)))
 
-    def limb(
-        self, label: str, fabric: Fabric, limb: Limb, *, round_start: bool = True, round_end: bool = True
-    ) -> None:
+    def limb(self, label: str, fabric: Fabric, limb: Limb, *, round_start: bool = True, round_end: bool = True) -> None:
         """Paint a limb, segment by segment, so that the fabric follows it; joints are always round."""
         last = len(limb.points) - 2
         for k in range(last + 1):

@@ -213,7 +213,7 @@ def _floor(scene: Scene) -> None:
                 fill=_rgb(line), width=max(1, scene.height // 160),
             )  # fmt: skip
     elif pattern == "crossing":
-        for y, thick in zip(rows[1::2], (0.02, 0.035, 0.05)):
+        for y, thick in zip(rows[1::2], (0.02, 0.035, 0.05), strict=True):
             scene.box(0, y, 1, y + thick, (222, 220, 214))
     elif pattern == "kerb":
         scene.box(0, horizon + 0.12 * depth, 1, horizon + 0.2 * depth, tone * 1.25)

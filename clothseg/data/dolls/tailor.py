@@ -107,17 +107,15 @@ class _Tailor:
             self._neckline(garment)
 
     def _neckline(self, garment: Garment) -> None:
-        width = 0.034
-        middle, normal = self.body.trunk[0], OUTWARDS[1]
-        depth = self._on_trunk(garment.neck, 0.0)
-        corners = [middle - width * normal, middle + width * normal]
+        """Skin down to the neckline: a V where it is deep, round where it is not."""
+        neck, depth = self.body.trunk[0], self._on_trunk(garment.neck, 0.0)
+        width = 0.034 * OUTWARDS[1]
         if garment.sleeve and garment.neck > 0.12:
-            points = np.stack([*corners, depth])
+            shape = np.stack([neck + width, depth, neck - width])
         else:
-            angle = CIRCLE[: len(CIRCLE) // 2 + 1]
-            points = np.stack([middle + width * np.cos(a) * normal + np.sin(a) * (depth - middle) for a in angle])
-        points = np.concatenate([points, [middle + [0, -0.02]]]) if len(points) > 3 else points
-        self.easel.paint("skin", self.person.skin.tinted(0.95), [points], self.frame)
+            angles = CIRCLE[: len(CIRCLE) // 2 + 1]
+            shape = np.stack([neck + np.cos(a) * width + np.sin(a) * (depth - neck) for a in angles])
+        self.easel.paint("skin", self.person.skin.tinted(0.95), [shape], self.frame)
 
     def _front(self, garment: Garment, bottom: float) -> None:
         """What is sewn on the front of an upper garment."""
@@ -353,9 +351,13 @@ class _Tailor:
             if garment and garment.sleeve:
                 self._sleeve(garment, arm)
         if side == 0 and (bracelet := self._trinket("bracelet")):
-            self.easel.limb("bracelet", bracelet.fabric, arm.part(0.93, 0.97).grown(0.006), round_start=False, round_end=False)
+            self.easel.limb(
+                "bracelet", bracelet.fabric, arm.part(0.93, 0.97).grown(0.006), round_start=False, round_end=False
+            )
         if side == 1 and (watch := self._trinket("watch")):
-            self.easel.limb("watch", watch.fabric, arm.part(0.92, 0.97).grown(0.005), round_start=False, round_end=False)
+            self.easel.limb(
+                "watch", watch.fabric, arm.part(0.92, 0.97).grown(0.005), round_start=False, round_end=False
+            )
         if outfit.outer and outfit.outer.sleeve:
             self._sleeve(outfit.outer, arm)
 

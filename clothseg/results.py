@@ -1,0 +1,182 @@
+"""`python -m clothseg.results`: copy a measured run from MLflow into `experiments/` and draw up the table of all of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from clothseg import entry
+from clothseg.errors import UserError
+from clothseg.settings import ResultsSettings, check
+
+log = logging.getLogger(__name__)
+
+SCORES = ("accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall")
+ARTIFACTS = ("figures", "tables", "config", "data/split.json")
+
+
+def main(cfg: DictConfig) -> None:
+    """Takes in the run that `cfg` names, if any, and writes the table anew."""
+    settings: ResultsSettings = check(cfg, ResultsSettings)
+    experiments = Path(settings.experiments)
+    if settings.run is not None:
+        folder = take_in(settings.run, experiments, settings.name)
+        log.info("run %s: %s", settings.run, folder)
+    log.info("table: %s", write_table(experiments))
+
+
+def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
+    """Copies what tells a run's story out of MLflow: command, configuration, scores per epoch, tables and figures.
+
+    Args:
+        run_id: of an MLflow run that `clothseg.train` made.
+        experiments: where results are kept.
+        name: of the folder the run gets; None makes one from the run's name. A folder of that name is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: there is no such run, or it has not finished.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    try:
+        run = client.get_run(run_id)
+    except mlflow.MlflowException as error:
+        raise UserError(
+            f"run={run_id} is not in {mlflow.get_tracking_uri()}: {error}; `mlflow ui` lists the runs, "
+            "MLFLOW_TRACKING_URI names another store"
+        ) from None
+    if run.info.status != "FINISHED":
+        raise UserError(f"run={run_id} is {run.info.status}; only a FINISHED run is a result")
+    series = {key: client.get_metric_history(run_id, key) for key in run.data.metrics if not key.startswith("system/")}
+    folder = experiments / (name or _slug(run.info.run_name))
+    aside = experiments / f".{folder.name}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for artifact in ARTIFACTS:
+        client.download_artifacts(run_id, artifact, str(aside))
+    # The same few training photos in every result would only fill the repository.
+    (aside / "figures" / "samples.png").unlink(missing_ok=True)
+    config = aside / "config" / "config.yaml"
+    (aside / "config.yaml").write_text(_portable(config.read_text("utf-8")), encoding="utf-8")
+    shutil.rmtree(config.parent)
+    _write_epochs(series, aside / "metrics.csv")
+    (aside / "result.json").write_text(json.dumps(_result(run, series), indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return folder
+
+
+def write_table(experiments: Path) -> Path:
+    """Writes `README.md` with one row per result, and those of `references.yaml`, which were measured by others.
+
+    Returns:
+        The file.
+    """
+    lines = [
+        "# Measured results",
+        "",
+        "Made by `python -m clothseg.results`; every row links to a folder with the run's command, configuration, scores per "
+        "epoch, tables and figures. Scores are of the last epoch on the validation photos at the network's resolution; mean IoU "
+        "and mean recall are over the classes present there, clothing is everything but background.",
+        "",
+    ]
+    results = [(path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/result.json"))]
+    references = experiments / "references.yaml"
+    others = yaml.safe_load(references.read_text("utf-8")) if references.is_file() else []
+    for dataset in dict.fromkeys(result["dataset"] for _, result in results):
+        rows = [_row(f"[{name}]({name})", result) for name, result in results if result["dataset"] == dataset]
+        quoted = [reference for reference in others if reference["dataset"] == dataset]
+        rows += [_row(reference["name"], reference) for reference in quoted]
+        lines += [f"## {dataset}", "", *_table(rows), ""]
+        lines += [f"- {reference['name']}: {reference['source']}" for reference in quoted]
+        lines += [""] if quoted else []
+        lines += ["Commands:", ""]
+        lines += [f"- {name}: `{result['command']}`" for name, result in results if result["dataset"] == dataset]
+        lines += [""]
+    path = experiments / "README.md"
+    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    return path
+
+
+def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
+    tags, metrics, params = run.data.tags, run.data.metrics, run.data.params
+    return {
+        "run_id": run.info.run_id,
+        "run_name": run.info.run_name,
+        "command": _portable(tags["command"]),
+        "preset": tags["preset"],
+        "dataset": tags["dataset"],
+        "backbone": tags["backbone"],
+        "fingerprint": run.inputs.dataset_inputs[0].dataset.digest if run.inputs.dataset_inputs else None,
+        "git_commit": tags.get("git.commit"),
+        "git_dirty": tags.get("git.dirty"),
+        "precision": tags["precision"],
+        "seed": int(params["seed"]),
+        "epochs": max(point.step for point in series["val/accuracy"]),
+        "minutes": round(metrics["duration_seconds"] / 60, 1),
+        "background_accuracy": metrics["val/background_accuracy"],
+        "best_epoch": int(metrics["best/epoch"]),
+        "best_accuracy": max(point.value for point in series["val/accuracy"]),
+        **{score: metrics[f"val/{score}"] for score in SCORES},
+        "versions": {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")},
+    }
+
+
+def _portable(text: str) -> str:
+    """A command or configuration without the folders that only this machine has."""
+    return re.sub(r"(=|: )/\S*/", r"\1", text)
+
+
+def _write_epochs(series: dict[str, list[Any]], path: Path) -> None:
+    names = sorted(name for name in series if name.startswith(("train/", "val/")) or name in ("learning_rate", "images_per_second"))
+    values = {name: {point.step: point.value for point in series[name]} for name in names}
+    steps = sorted({step for points in values.values() for step in points})
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = ([step, *(f"{values[name][step]:.6g}" if step in values[name] else "" for name in names)] for step in steps)
+        csv.writer(file, lineterminator="\n").writerows([["epoch", *names], *rows])
+
+
+def _row(name: str, result: dict[str, Any]) -> list[str]:
+    def score(key: str) -> str:
+        return f"{result[key]:.3f}" if result.get(key) is not None else ""
+
+    return [
+        name,
+        str(result.get("backbone") or ""),
+        str(result.get("precision") or ""),
+        str(result.get("epochs") or ""),
+        score("background_accuracy"),
+        score("accuracy"),
+        score("best_accuracy"),
+        *(score(key) for key in SCORES[1:]),
+        f"{result['minutes']:.0f}" if result.get("minutes") is not None else "",
+    ]
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    columns = (
+        "result", "backbone", "precision", "epochs", "all-background accuracy", "accuracy", "best epoch's accuracy",
+        "mean IoU", "clothing mean IoU", "accuracy on clothing", "mean recall", "minutes",
+    )  # fmt: skip
+    alignment = ["---"] * 3 + ["---:"] * (len(columns) - 3)
+    return ["| " + " | ".join(cells) + " |" for cells in (columns, alignment, *rows)]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", re.sub(r"\S*weights=\S*", "", name)).strip("_")
+
+
+if __name__ == "__main__":
+    entry.run(main, config_name="results")

@@ -1,0 +1,43 @@
+"""Steps that more than one entry point takes, from checked settings to plain calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pooch
+
+from clothseg.data.prepared import Prepared, prepare
+from clothseg.data.source import Source
+from clothseg.data.split import Split, split
+from clothseg.settings import PrepareSettings, TrainSettings
+
+
+def prepare_dataset(source: Source, settings: PrepareSettings | TrainSettings) -> Prepared:
+    """The data set decoded and resized as configured, from the cache where it was done before."""
+    options = settings.prepare
+    cache = Path(options.cache).expanduser() if options.cache else Path(pooch.os_cache("clothseg"))
+    return prepare(
+        source,
+        image_size=settings.size,
+        label_resize=options.label_resize,
+        cache=cache,
+        skip_invalid=options.skip_invalid,
+        workers=options.workers,
+    )
+
+
+def split_dataset(prepared: Prepared, settings: PrepareSettings | TrainSettings) -> Split:
+    """The split that the configuration asks for."""
+    options, groups = settings.split, None
+    if options.group_distance is not None:
+        from clothseg.data.duplicates import duplicate_groups, near_duplicates
+
+        pairs = near_duplicates(prepared.photos, threshold=options.group_distance)
+        groups = duplicate_groups(len(prepared.names), pairs)
+    return split(
+        prepared.names,
+        validation=options.validation,
+        test=options.test,
+        random_state=options.random_state,
+        groups=groups,
+    )
