@@ -114,7 +114,9 @@ def report(prepared: Prepared, parts: Split, folder: Path, *, duplicate_distance
         "duplicates": figures.duplicate_pairs(
             [prepared.photos[a] for a, _, _ in pairs[:SHOWN_PAIRS]],
             [prepared.photos[b] for _, b, _ in pairs[:SHOWN_PAIRS]],
-            captions=[f"{_pair(prepared, part_of, a, b)}, distance {distance}" for a, b, distance in pairs[:SHOWN_PAIRS]],
+            captions=[
+                f"{_pair(prepared, part_of, a, b)}, distance {distance}" for a, b, distance in pairs[:SHOWN_PAIRS]
+            ],
         ),
     }
     for name, figure in drawn.items():

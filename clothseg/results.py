@@ -92,7 +92,9 @@ def write_table(experiments: Path) -> Path:
         "and mean recall are over the classes present there, clothing is everything but background.",
         "",
     ]
-    results = [(path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/result.json"))]
+    results = [
+        (path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/result.json"))
+    ]
     references = experiments / "references.yaml"
     others = yaml.safe_load(references.read_text("utf-8")) if references.is_file() else []
     for dataset in dict.fromkeys(result["dataset"] for _, result in results):
@@ -119,7 +121,7 @@ def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
         "preset": tags["preset"],
         "dataset": tags["dataset"],
         "backbone": tags["backbone"],
-        "fingerprint": run.inputs.dataset_inputs[0].dataset.digest if run.inputs.dataset_inputs else None,
+        "fingerprint": next(tag.value for tag in run.inputs.dataset_inputs[0].tags if tag.key == "fingerprint"),
         "git_commit": tags.get("git.commit"),
         "git_dirty": tags.get("git.dirty"),
         "precision": tags["precision"],
@@ -140,11 +142,15 @@ def _portable(text: str) -> str:
 
 
 def _write_epochs(series: dict[str, list[Any]], path: Path) -> None:
-    names = sorted(name for name in series if name.startswith(("train/", "val/")) or name in ("learning_rate", "images_per_second"))
+    names = sorted(
+        name for name in series if name.startswith(("train/", "val/")) or name in ("learning_rate", "images_per_second")
+    )
     values = {name: {point.step: point.value for point in series[name]} for name in names}
     steps = sorted({step for points in values.values() for step in points})
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = ([step, *(f"{values[name][step]:.6g}" if step in values[name] else "" for name in names)] for step in steps)
+        rows = (
+            [step, *(f"{values[name][step]:.6g}" if step in values[name] else "" for name in names)] for step in steps
+        )
         csv.writer(file, lineterminator="\n").writerows([["epoch", *names], *rows])
 
 

@@ -48,6 +48,10 @@ def _train(
         len(parts.train),
         len(parts.validation),
     )
+    from clothseg.training import backend
+
+    # Seeds first: whatever is built below draws from them.
+    backend.load(seed=settings.seed, deterministic=settings.deterministic)
     import keras
 
     from clothseg.data.pipeline import evaluation_batches, steps_per_pass, training_batches
@@ -60,12 +64,6 @@ def _train(
     from clothseg.training.devices import placement
     from clothseg.training.phases import Checkpoints, History, fit_phases
 
-    # Seeds first: whatever is built below draws from them.
-    keras.utils.set_random_seed(settings.seed)
-    if settings.deterministic and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
     policy = precision.choose(settings.precision)
     keras.mixed_precision.set_dtype_policy(policy)
     accelerated = precision.accelerated()
@@ -120,7 +118,7 @@ def _train(
         run.inputs(
             name=prepared.name,
             fingerprint=prepared.fingerprint,
-            parts={"training": len(parts.train), "validation": len(parts.validation)},
+            parts={"training": parts.names()["train"], "validation": parts.names()["validation"]},
             options=entry.flatten(cfg.dataset),
         )
         run.tag(**{f"version.{package}": version for package, version in versions().items()})

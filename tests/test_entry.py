@@ -13,7 +13,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def clothseg(*arguments: str, folder: Path, entry: str = "train", **environment: str) -> subprocess.CompletedProcess[str]:
+def clothseg(
+    *arguments: str, folder: Path, entry: str = "train", **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", f"clothseg.{entry}", *arguments],
         cwd=folder,

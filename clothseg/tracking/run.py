@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.metadata
 import io
 import logging
@@ -96,14 +97,24 @@ class TrackedRun:
         """Logs the configuration, flat, one parameter a value."""
         mlflow.log_params({key: str(value)[:PARAMETER_LENGTH] for key, value in values.items()})
 
-    def inputs(self, *, name: str, fingerprint: str, parts: Mapping[str, int], options: Mapping[str, Any]) -> None:
-        """Logs what was trained and validated on as MLflow inputs: one data set per part, each with its number of photos."""
+    def inputs(
+        self, *, name: str, fingerprint: str, parts: Mapping[str, Sequence[str]], options: Mapping[str, Any]
+    ) -> None:
+        """Logs what was trained and validated on as MLflow inputs, one for each part.
+
+        Args:
+            name: of the data set.
+            fingerprint: of its prepared arrays. MLflow's digest of a part is made of it and the names in that part, so runs
+                have equal digests where they had equal data.
+            parts: names of the photos, by what they were used for.
+            options: of the data set.
+        """
         for part, photos in parts.items():
-            source = CodeDatasetSource(
-                {"name": name, "part": part, "photos": str(photos), **{k: str(v) for k, v in options.items()}}
-            )
-            dataset = MetaDataset(source, name=name, digest=fingerprint[:16])
-            mlflow.log_input(dataset, context=part, tags={"photos": str(photos), "fingerprint": fingerprint})
+            described = {"name": name, "part": part, "photos": len(photos), **options}
+            source = CodeDatasetSource({key: str(value) for key, value in described.items()})
+            digest = hashlib.sha256("\n".join([fingerprint, *photos]).encode()).hexdigest()[:16]
+            dataset = MetaDataset(source, name=name, digest=digest)
+            mlflow.log_input(dataset, context=part, tags={"photos": str(len(photos)), "fingerprint": fingerprint})
 
     def scores(self, values: Mapping[str, float], *, step: int) -> None:
         """Logs scores of one epoch; what is not a number is left out."""
@@ -134,8 +145,8 @@ class TrackedRun:
     def model(self, model: keras.Model) -> None:
         """Logs a network so that `mlflow.pyfunc.load_model` opens it and maps raw photos to label maps."""
         signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3), "photos")]),
-            outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1), "labels")]),
+            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
+            outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
         )
         backend = keras.backend.backend()
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -1,0 +1,276 @@
+"""A real two-phase training on paperdoll, as a user starts it, checked through MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMALL = (
+    "experiment=article", "dataset=paperdoll", "dataset.count=25", "image_size=[32,32]", "batch_size=8", "backbone=mobilenetv2",
+    "backbone.weights=null", "augmentation.copies=[brightness,rotate]", "schedule.phases.frozen.epochs=2",
+    "schedule.phases.fine_tuning.epochs=1", "schedule.phases.frozen.steps_per_epoch=3",
+    "schedule.phases.fine_tuning.steps_per_epoch=null", "precision=float32",
+)  # fmt: skip
+SCORES = ("loss", "accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "KERAS_"))}
+    return inherited | {
+        "PYTHONPATH": str(REPOSITORY),
+        "CLOTHSEG_CACHE": str(folder / "cache"),
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clothseg.train", *SMALL, *overrides],
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+def client(folder: Path):
+    import mlflow
+
+    # Bare `mlflow ui` in the folder of the run opens just this store.
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def only_run(folder: Path):
+    opened = client(folder)
+    (run,) = opened.search_runs([opened.get_experiment_by_name("clothseg").experiment_id])
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    done = train(folder, "+tracking.tags.paper=ours")
+    assert done.returncode == 0, done.stderr
+    return folder, done, only_run(folder)
+
+
+@pytest.fixture(scope="module")
+def artifacts(finished) -> Path:
+    folder, _, run = finished
+    return folder / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts"
+
+
+def history(finished, metric: str) -> list[tuple[int, float]]:
+    folder, _, run = finished
+    return [(point.step, point.value) for point in client(folder).get_metric_history(run.info.run_id, metric)]
+
+
+def test_a_run_ends_finished_under_a_name_that_says_what_was_run(finished):
+    _, done, run = finished
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("article mobilenetv2 dataset=paperdoll")
+    assert "Traceback" not in done.stderr
+    assert run.info.run_id in done.stdout
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("score", SCORES)
+def test_scores_are_on_one_step_axis_across_phases(finished, part, score):
+    points = history(finished, f"{part}/{score}")
+    assert [step for step, _ in points] == [1, 2, 3]
+    assert all(np.isfinite(value) for _, value in points)
+
+
+def test_speed_rate_and_the_all_background_accuracy_stand_beside_them(finished):
+    assert [value for _, value in history(finished, "learning_rate")] == pytest.approx([0.001] * 3)
+    assert all(value > 0 for _, value in history(finished, "images_per_second"))
+    background = {value for _, value in history(finished, "val/background_accuracy")}
+    assert len(background) == 1 and 0.5 < background.pop() < 1
+
+
+def test_the_machine_is_watched(finished):
+    assert any(name.startswith("system/") for name in finished[2].data.metrics)
+
+
+def test_parameters_and_tags_make_runs_findable_and_comparable(finished):
+    run = finished[2]
+    wanted = {
+        "batch_size": "8",
+        "optimizer.learning_rate": "0.001",
+        "backbone.name": "mobilenetv2",
+        "schedule.phases.frozen.epochs": "2",
+        "dataset.count": "25",
+        "precision_used": "float32",
+    }
+    assert wanted.items() <= run.data.params.items()
+    assert {
+        "preset": "article",
+        "backbone": "mobilenetv2",
+        "dataset": "paperdoll",
+        "paper": "ours",
+    }.items() <= run.data.tags.items()
+    assert "batch_size=8" in run.data.tags["command"]
+    assert "version.keras" in run.data.tags
+
+
+def test_the_data_are_inputs_of_the_run(finished):
+    inputs = finished[2].inputs.dataset_inputs
+    assert [item.dataset.name for item in inputs] == ["paperdoll", "paperdoll"]
+    assert len({item.dataset.digest for item in inputs}) == 2
+    assert len({tag.value for item in inputs for tag in item.tags if tag.key == "fingerprint"}) == 1
+    contexts = {tag.value for item in inputs for tag in item.tags if tag.key == "mlflow.data.context"}
+    assert contexts == {"training", "validation"}
+
+
+def test_the_split_is_the_articles_call(artifacts):
+    from sklearn.model_selection import train_test_split
+
+    parts = json.loads((artifacts / "data" / "split.json").read_text())
+    names = sorted(parts["train"] + parts["validation"])
+    train_names, validation_names = train_test_split(names, test_size=0.2, random_state=0)
+    assert (parts["train"], parts["validation"]) == (train_names, validation_names)
+
+
+def test_figures_show_both_phases(artifacts):
+    from PIL import Image
+
+    names = {path.name for path in (artifacts / "figures").iterdir()}
+    assert names == {
+        "samples.png", "curves.png", "class_iou.png", "confusion.png", "predictions_1_frozen.png", "predictions_1_frozen_jet.png",
+        "predictions_2_fine_tuning.png", "predictions_2_fine_tuning_jet.png",
+    }  # fmt: skip
+    for name in names:
+        with Image.open(artifacts / "figures" / name) as image:
+            assert min(image.size) > 200 and len(image.convert("RGB").getcolors(10**7)) > 10
+
+
+def test_the_table_of_classes_agrees_with_the_last_epochs_scores(finished, artifacts):
+    import csv
+
+    from clothseg.data.labels import CLASS_NAMES
+
+    with (artifacts / "tables" / "classes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(row["name"] for row in rows) == CLASS_NAMES
+    present = [float(row["iou"]) for row in rows if row["iou"]]
+    assert len(present) == sum(int(row["pixels_labelled"]) > 0 for row in rows)
+    assert np.mean(present) == pytest.approx(history(finished, "val/miou")[-1][1], abs=1e-5)
+    # Every pixel of every validation photo was scored.
+    assert sum(int(row["pixels_labelled"]) for row in rows) == 5 * 32 * 32
+
+
+def test_the_composed_configuration_runs_the_same_again(artifacts):
+    from omegaconf import OmegaConf
+
+    cfg = OmegaConf.load(artifacts / "config" / "config.yaml")
+    assert cfg.batch_size == 8 and cfg.schedule.phases.fine_tuning.optimizer.learning_rate == 0.001
+
+
+def test_best_and_last_weights_are_kept_and_fit_the_model(artifacts, finished):
+    assert {path.name for path in (artifacts / "weights").iterdir()} == {"best.weights.h5", "last.weights.h5"}
+    best_epoch, best = max(history(finished, "val/miou"), key=lambda point: point[1])
+    metrics = finished[2].data.metrics
+    assert metrics["best/epoch"] == best_epoch and metrics["best/val/miou"] == best
+
+
+def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(finished):
+    folder, _, run = finished
+    code = (
+        "import sys, mlflow, numpy as np\n"
+        "sys.modules['clothseg'] = None\n"  # who takes the model away does not have this package
+        f"mlflow.set_tracking_uri('sqlite:///{folder / 'mlflow.db'}')\n"
+        f"model = mlflow.pyfunc.load_model('runs:/{run.info.run_id}/model')\n"
+        "photos = np.random.default_rng(0).integers(0, 256, (2, 50, 40, 3), dtype=np.uint8)\n"
+        "labels = model.predict(photos)\n"
+        "assert labels.shape == (2, 50, 40) and labels.dtype == np.uint8 and labels.max() < 59, labels\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_same_seed_same_numbers_and_prepared_data_are_used_again(finished, tmp_path):
+    folder, _, run = finished
+    again = train(tmp_path, f"prepare.cache={folder / 'cache'}")
+    assert again.returncode == 0, again.stderr
+    assert "preparing" not in again.stdout
+    repeated = only_run(tmp_path).data.metrics
+    for name in ("train/loss", "val/loss", "val/accuracy", "val/miou"):
+        assert repeated[name] == run.data.metrics[name], name
+
+
+def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clothseg.train", *SMALL, "schedule.phases.frozen.epochs=500", "tracking.log_model=false"],
+        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("frozen 3/501"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "clothseg: interrupted" and "Traceback" not in errors
+    run = only_run(tmp_path)
+    assert run.info.status == "KILLED"
+    kept = {item.path for item in client(tmp_path).list_artifacts(run.info.run_id, "weights")}
+    assert kept == {"weights/best.weights.h5", "weights/last.weights.h5"}
+    assert run.data.metrics["best/epoch"] >= 1
+
+
+def test_a_training_that_diverges_fails_with_the_reason(tmp_path):
+    done = train(tmp_path, "optimizer=sgd", "optimizer.learning_rate=1e30", "tracking.log_model=false")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("clothseg: ")]
+    assert "learning rate 1e+30" in line and "step" in line
+    assert "Traceback" not in done.stderr
+    run = only_run(tmp_path)
+    assert run.info.status == "FAILED" and "learning rate 1e+30" in run.data.tags["failure"]
+
+
+def test_a_folder_in_the_kaggle_layout_is_written_prepared_and_trained_on(tmp_path):
+    def run(entry: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"clothseg.{entry}", *overrides],
+            cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+
+    written = run(
+        "prepare", "dataset=paperdoll", "dataset.count=15", "image_size=[32,32]", "kaggle_output=own", "output=report"
+    )
+    assert written.returncode == 0, written.stderr
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["pairs"] == 15 and report["split"] == {"train": 12, "validation": 3, "test": 0}
+    assert {path.name for path in (tmp_path / "report").glob("*.png")} == {
+        "samples.png", "class_frequencies.png", "duplicates.png"
+    }  # fmt: skip
+    trained = run(
+        "train", *(override for override in SMALL if not override.startswith("dataset")), "dataset=kaggle",
+        "dataset.root=own", "tracking.log_model=false",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert only_run(tmp_path).info.status == "FINISHED"
+
+
+def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clothseg.train", *SMALL, "schedule.phases.frozen.epochs=500", "tracking.log_model=false"],
+        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("phase frozen"):
+            # In the first epoch, before anything is there to keep.
+            time.sleep(1)
+            process.terminate()
+            break
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert only_run(tmp_path).info.status == "KILLED"
