@@ -44,6 +44,7 @@ class Backbone(_Section):
     name: str
     weights: str | None
     input_scaling: Literal["matched", "unit"]
+    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None
 
 
 class PhaseSettings(_Section):

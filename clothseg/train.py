@@ -56,7 +56,7 @@ def _train(
 
     from clothseg.data.pipeline import evaluation_batches, steps_per_pass, training_batches
     from clothseg.models.backbones import build_encoder
-    from clothseg.models.unet import build_unet
+    from clothseg.models.unet import build_unet, set_batch_norm_momentum
     from clothseg.tracking import figures
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun, git_state, versions
@@ -81,6 +81,8 @@ def _train(
             weights=settings.backbone.weights,
             input_scaling=settings.backbone.input_scaling,
         )
+        if settings.backbone.batch_norm_momentum is not None:
+            set_batch_norm_momentum(encoder, settings.backbone.batch_norm_momentum)
         model = build_unet(encoder, decoder=entry.build(cfg.decoder), classes=classes, name="unet")
     steps = steps_per_pass(len(parts.train) * augmentation.variants, settings.batch_size)
     phases = [

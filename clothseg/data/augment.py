@@ -54,7 +54,8 @@ def brightness(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 
 def gamma(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Raises photos to the power 0.1 (article), which makes them nearly white."""
-    return 255 * tf.image.adjust_gamma(photos / 255, 0.1), labels
+    # Without the assertion of `tf.image.adjust_gamma`: an op with a state is run one batch at a time when deterministic.
+    return 255 * (photos / 255) ** 0.1, labels
 
 
 def hue(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -65,9 +66,11 @@ def hue(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def crop(photos: tf.Tensor, labels: tf.Tensor, *, label_resize: LabelResize) -> tuple[tf.Tensor, tf.Tensor]:
     """Takes the central 0.7 of height and width and resizes it back (article)."""
     height, width = labels.shape[-2:]
-    photos = tf.image.resize(tf.image.central_crop(photos, 0.7), (height, width))
-    labels = tf.image.central_crop(labels[..., None], 0.7)
-    return photos, _resize_labels(labels, (height, width), label_resize)
+    # As `tf.image.central_crop` rounds, whose assertions are ops with a state.
+    top, left = (int((size - size * 0.7) / 2) for size in (height, width))
+    photos = photos[..., top : height - top, left : width - left, :]
+    labels = labels[..., top : height - top, left : width - left, None]
+    return tf.image.resize(photos, (height, width)), _resize_labels(labels, (height, width), label_resize)
 
 
 def flip_horizontal(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -75,6 +75,7 @@ def training_batches(
             lambda n: pass_order(count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(n)),
             [number],
             tf.int64,
+            stateful=False,
         )
         order = tf.ensure_shape(order, (count,))
         keys = tf.stack(

@@ -38,3 +38,16 @@ def freeze(encoder: keras.Model, frozen: bool) -> None:
     Takes effect in the model around the encoder once that is compiled (again).
     """
     encoder.trainable = not frozen
+
+
+def set_batch_norm_momentum(model: keras.Model, momentum: float) -> None:
+    """How much of their old value the moving statistics of all batch norms in `model` keep at every step, in 0..1.
+
+    The value that a pretrained network comes with can be far too slow for a short training from random weights:
+    MobileNetV2's 0.999 has after 375 steps still 69 % of the statistics it was initialised with.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+        elif isinstance(layer, keras.Model):
+            set_batch_norm_momentum(layer, momentum)

@@ -62,8 +62,26 @@ def test_values_are_the_articles():
     photo = tf.constant([[[51.0, 102.0, 204.0]]])  # 0.2, 0.4, 0.8
     label = tf.zeros((1, 1), tf.uint8)
     np.testing.assert_allclose(augment.brightness(photo, label)[0], tf.image.adjust_brightness(photo / 255, 0.1) * 255)
+    np.testing.assert_allclose(augment.gamma(photo, label)[0] / 255, tf.image.adjust_gamma(photo / 255, 0.1), rtol=1e-5)
     np.testing.assert_allclose(augment.gamma(photo, label)[0] / 255, [[[0.2**0.1, 0.4**0.1, 0.8**0.1]]], rtol=1e-5)
     np.testing.assert_allclose(augment.hue(photo, label)[0] / 255, tf.image.adjust_hue(photo / 255, -0.1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 128, 128), (2, 64, 96), (2, 96, 32)])
+@pytest.mark.parametrize("label_resize", ["nearest", "bilinear"])
+def test_the_crop_is_the_articles(shape, label_resize):
+    photos, labels = encoded(*shape)
+    new_photos, new_labels = augment.crop(photos, labels, label_resize=label_resize)
+    np.testing.assert_allclose(new_photos, tf.image.resize(tf.image.central_crop(photos, 0.7), shape[1:]), atol=1e-4)
+    expected = tf.image.resize(tf.image.central_crop(labels[..., None], 0.7), shape[1:], method=label_resize)
+    assert np.array_equal(new_labels, tf.cast(expected, tf.uint8)[..., 0])
+
+
+def test_nothing_in_it_has_a_state():
+    # Deterministic runs would make a pipeline with such an op take one batch at a time.
+    shapes = [tf.TensorSpec((None, 64, 96, 3)), tf.TensorSpec((None, 64, 96), tf.uint8), tf.TensorSpec((None, 4), tf.int64)]
+    graph = tf.function(lambda *batch: article()(*batch)).get_concrete_function(*shapes).graph
+    assert not [op.type for op in graph.get_operations() if op.op_def.is_stateful]
 
 
 def test_brightness_does_not_clip():

@@ -10,7 +10,7 @@ import pytest
 
 from clothseg.models.backbones import build_encoder
 from clothseg.models.decoders import pix2pix, upsample
-from clothseg.models.unet import build_unet, freeze
+from clothseg.models.unet import build_unet, freeze, set_batch_norm_momentum
 
 SIZE = (32, 64)
 CLASSES = 5
@@ -138,3 +138,17 @@ def test_saved_network_opens_without_this_package(tmp_path, model):
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model(photo), rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norm_momentum_reaches_every_batch_norm_of_the_encoder():
+    def momenta(model):
+        for layer in model.layers:
+            if isinstance(layer, keras.Model):
+                yield from momenta(layer)
+            elif isinstance(layer, keras.layers.BatchNormalization):
+                yield layer.momentum
+
+    encoder = build_encoder("mobilenetv2", image_size=(32, 32), weights=None, input_scaling="matched")
+    assert set(momenta(encoder)) == {0.999}
+    set_batch_norm_momentum(encoder, 0.9)
+    assert set(momenta(encoder)) == {0.9} and len(list(momenta(encoder))) > 40
