@@ -89,10 +89,14 @@ def rotate(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Photos that are not square are resized back to their shape, labels by nearest neighbour.
     """
     height, width = labels.shape[-2:]
-    photos, labels = tf.image.rot90(photos), tf.image.rot90(labels[..., None])
+    # Mirrored left to right, then rows and columns swapped.
+    batch = list(range(len(photos.shape) - 3))
+    photos, labels = flip_horizontal(photos, labels)
+    photos = tf.transpose(photos, [*batch, len(batch) + 1, len(batch), len(batch) + 2])
+    labels = tf.linalg.matrix_transpose(labels)
     if height == width:
-        return photos, labels[..., 0]
-    return tf.image.resize(photos, (height, width)), _resize_labels(labels, (height, width), "nearest")
+        return photos, labels
+    return tf.image.resize(photos, (height, width)), _resize_labels(labels[..., None], (height, width), "nearest")
 
 
 def _resize_labels(labels: tf.Tensor, size: tuple[int, int], method: LabelResize) -> tf.Tensor:

@@ -90,6 +90,8 @@ def test_brightness_does_not_clip():
 
 
 def test_rotation_is_counter_clockwise():
+    photos, squares = encoded(2, 32, 32)
+    np.testing.assert_array_equal(augment.rotate(photos, squares)[0], tf.image.rot90(photos))
     labels = tf.constant([[1, 2], [3, 4]], tf.uint8)
     assert augment.rotate(tf.zeros((2, 2, 3)), labels)[1].numpy().tolist() == [[2, 4], [1, 3]]
 
