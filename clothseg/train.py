@@ -73,7 +73,7 @@ def _train(
 
     classes = len(prepared.class_names)
     augmentation = entry.build(cfg.augmentation)
-    place = partial(placement, settings.devices)
+    place = placement(settings.devices)
     with place():
         encoder = build_encoder(
             settings.backbone.name,

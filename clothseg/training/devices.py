@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from clothseg.errors import UserError
 
 
-def placement(devices: int) -> AbstractContextManager[object]:
-    """Under which models have to be built and trained so that they use that many devices.
+def placement(devices: int) -> Callable[[], AbstractContextManager[object]]:
+    """Makes the contexts in which a model has to be built and compiled so that it uses that many devices.
 
     Every device gets its share of each batch (`tf.distribute.MirroredStrategy`); weights are kept equal. Logical devices
     count, so it can be tried without GPUs.
@@ -17,7 +18,7 @@ def placement(devices: int) -> AbstractContextManager[object]:
         UserError: there are fewer devices, or the Keras backend is not TensorFlow.
     """
     if devices == 1:
-        return nullcontext()
+        return nullcontext
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -31,4 +32,4 @@ def placement(devices: int) -> AbstractContextManager[object]:
         raise UserError(
             f"devices={devices}, but this machine has {len(found)} ({found[0].device_type}); use devices={len(found)}"
         )
-    return tf.distribute.MirroredStrategy([device.name for device in found[:devices]]).scope()
+    return tf.distribute.MirroredStrategy([device.name for device in found[:devices]]).scope

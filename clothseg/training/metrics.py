@@ -49,7 +49,7 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     def counts(self) -> np.ndarray:
         """int64 (classes, classes), exact, on the host: rows labels, columns predictions."""
-        high, low = ops.convert_to_numpy(self.high.value), ops.convert_to_numpy(self.low.value)
+        high, low = (ops.convert_to_numpy(ops.convert_to_tensor(word)) for word in (self.high, self.low))
         return (high.astype(np.int64) * _WORD + low).reshape(self.classes, self.classes)
 
     def result(self) -> Any:

@@ -168,7 +168,7 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not np.isfinite(float(logs["loss"])):
-            rate = float(self.model.optimizer.learning_rate)
+            rate = self._learning_rate()
             raise DivergedError(
                 f"the loss is {float(logs['loss'])} in epoch {self.epoch + 1}, step {batch + 1}, at learning rate {rate:g}; "
                 "a lower one may work (optimizer.learning_rate)"
@@ -182,7 +182,7 @@ class _Recorder(keras.callbacks.Callback):
         scores = {}
         for name, value in (logs or {}).items():
             scores[f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"] = float(value)
-        scores["learning_rate"] = float(self.model.optimizer.learning_rate)
+        scores["learning_rate"] = self._learning_rate()
         images = (self.phase.steps_per_epoch - 1 - self.timed_from) * self.batch_size
         if images > 0:
             scores["images_per_second"] = images / (self.last_batch_done - self.first_batch_done)
@@ -190,6 +190,10 @@ class _Recorder(keras.callbacks.Callback):
         self.history.epochs.append(record)
         for listener in self.after_epoch:
             listener(record, self.history)
+
+    def _learning_rate(self) -> float:
+        # On several devices it is one variable on each.
+        return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(self.model.optimizer.learning_rate)))
 
 
 class Checkpoints:

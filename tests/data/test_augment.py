@@ -79,7 +79,11 @@ def test_the_crop_is_the_articles(shape, label_resize):
 
 def test_nothing_in_it_has_a_state():
     # Deterministic runs would make a pipeline with such an op take one batch at a time.
-    shapes = [tf.TensorSpec((None, 64, 96, 3)), tf.TensorSpec((None, 64, 96), tf.uint8), tf.TensorSpec((None, 4), tf.int64)]
+    shapes = [
+        tf.TensorSpec((None, 64, 96, 3)),
+        tf.TensorSpec((None, 64, 96), tf.uint8),
+        tf.TensorSpec((None, 4), tf.int64),
+    ]
     graph = tf.function(lambda *batch: article()(*batch)).get_concrete_function(*shapes).graph
     assert not [op.type for op in graph.get_operations() if op.op_def.is_stateful]
 

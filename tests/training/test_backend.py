@@ -1,0 +1,44 @@
+"""What TensorFlow says of itself is not shown, and everything else is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_loading_it_prints_nothing_and_seeds_everything():
+    code = (
+        "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'\n"
+        "from clothseg.training import backend; backend.load(seed=7, deterministic=True)\n"
+        "import random, numpy, tensorflow as tf\n"
+        "print(random.random(), numpy.random.rand(), float(tf.random.uniform(())))"
+    )
+    first, second = run(code), run(code)
+    assert first.returncode == 0 and first.stderr == ""
+    assert first.stdout == second.stdout != ""
+
+
+def test_what_is_not_chatter_comes_through_even_after_an_error():
+    code = (
+        "import os\nfrom clothseg.training.backend import _without_chatter\n"
+        "with _without_chatter():\n"
+        "    os.write(2, b'I0000 00:00:1.2 33 port.cc:153] oneDNN custom operations are on.\\n')\n"
+        "    os.write(2, b'E0000 00:00:1.2 33 allocator.cc:1] out of memory\\n')\n"
+        "    raise SystemExit(3)\n"
+    )
+    done = run(code)
+    assert done.returncode == 3
+    assert done.stderr == "E0000 00:00:1.2 33 allocator.cc:1] out of memory\n"
+
+
+@pytest.mark.parametrize("line", ["E0000 00:00:1.2 3 cuda_platform.cc:52] failed call to cuInit", "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"])  # fmt: skip
+def test_lines_seen_on_machines_without_a_gpu_are_chatter(line):
+    from clothseg.training.backend import _CHATTER
+
+    assert _CHATTER.match(line)

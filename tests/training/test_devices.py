@@ -1,0 +1,64 @@
+"""Two devices train as one does. Tried on two logical CPUs, in a process of its own: TensorFlow divides them only at start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from clothseg.errors import UserError
+from clothseg.training.devices import placement
+
+CODE = """
+import numpy as np, tensorflow as tf, keras
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from clothseg.data.augment import FixedCopies
+from clothseg.data.pipeline import evaluation_batches, training_batches
+from clothseg.training.devices import placement
+from clothseg.training.phases import History, Phase, fit_phases
+
+random = np.random.default_rng(0)
+photos = random.integers(0, 256, (18, 8, 8, 3), dtype=np.uint8)
+labels = random.integers(0, 3, (18, 8, 8), dtype=np.uint8)
+
+def trained(devices):
+    keras.utils.set_random_seed(0)
+    place = placement(devices)
+    with place():
+        photo = keras.Input((8, 8, 3))
+        encoder = keras.Model(photo, keras.layers.Conv2D(4, 3, padding="same")(keras.layers.Rescaling(1 / 255)(photo)))
+        model = keras.Model(photo, keras.layers.Conv2D(3, 1)(encoder(photo)))
+    history = History()
+    fit_phases(
+        model, encoder,
+        phases=[Phase("a", 1, True, 2, None, lambda: keras.optimizers.SGD(0.1)),
+                Phase("b", 1, False, 3, None, lambda: keras.optimizers.SGD(0.1))],
+        training=lambda step: training_batches(
+            photos, labels, np.arange(12), augmentation=FixedCopies(copies=[], label_resize="nearest", shuffle_buffer=None),
+            batch_size=4, seed=0, first_step=step),
+        validation=evaluation_batches(photos, labels, np.arange(12, 18), batch_size=4),
+        classes=3, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), placement=place, jit_compile=False,
+        batch_size=4, history=history, after_epoch=[], after_phase=[])
+    return model.get_weights(), history.epochs[-1]
+
+(one, first), (two, second) = trained(1), trained(2)
+for a, b in zip(one, two):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+np.testing.assert_array_equal(first.confusion, second.confusion)
+assert second.confusion.sum() == 6 * 8 * 8, second.confusion.sum()
+for name in ("val/accuracy", "val/miou", "val/loss", "train/loss", "train/miou"):
+    np.testing.assert_allclose(first.scores[name], second.scores[name], rtol=1e-4, err_msg=name)
+print("equal")
+"""
+
+
+def test_two_devices_train_as_one_does():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == "equal", done.stderr[-3000:]
+
+
+def test_more_devices_than_there_are_is_told():
+    with pytest.raises(UserError, match=r"devices=64, but this machine has \d+"):
+        placement(64)
