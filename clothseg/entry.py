@@ -25,7 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from clothseg.errors import UserError
 
 # What a configuration may name in `_target_`. A configuration from a stranger runs nothing else.
-# Hydra checks by the name written there and by the name under which the object was defined (Keras's own are in keras.src).
+# Hydra checks by the name written there and by the name under which the object was defined (Keras's own are in
+# keras.src).
 TARGETS = [
     "clothseg.*",
     "keras.losses.*",

@@ -54,7 +54,7 @@ def report(prepared: Prepared, parts: Split, folder: Path, *, duplicate_distance
     from clothseg.data.survey import class_counts
     from clothseg.tracking import figures
 
-    pixels, photos = class_counts(prepared.labels, len(prepared.class_names))
+    pixels, photos = class_counts(prepared.labels, range(len(prepared.names)), classes=len(prepared.class_names))
     part_of = np.empty(len(prepared.names), object)
     for part in PARTS:
         part_of[getattr(parts, part)] = part

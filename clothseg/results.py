@@ -1,4 +1,4 @@
-"""`python -m clothseg.results`: copy a measured run from MLflow into `experiments/` and draw up the table of all of them."""
+"""`python -m clothseg.results`: copy a measured run from MLflow into `experiments/` and tabulate all of them."""
 
 from __future__ import annotations
 
@@ -87,9 +87,10 @@ def write_table(experiments: Path) -> Path:
     lines = [
         "# Measured results",
         "",
-        "Made by `python -m clothseg.results`; every row links to a folder with the run's command, configuration, scores per "
-        "epoch, tables and figures. Scores are of the last epoch on the validation photos at the network's resolution; mean IoU "
-        "and mean recall are over the classes present there, clothing is everything but background.",
+        "Made by `python -m clothseg.results`; every row links to a folder with the run's command, configuration, "
+        "scores per epoch, tables and figures. Scores are of the last epoch on the validation photos at the network's "
+        "resolution; mean IoU and mean recall are over the classes present there, clothing is everything but "
+        "background.",
         "",
     ]
     results = [

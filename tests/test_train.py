@@ -15,10 +15,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = (
-    "experiment=article", "dataset=paperdoll", "dataset.count=25", "image_size=[32,32]", "batch_size=8", "backbone=mobilenetv2",
-    "backbone.weights=null", "augmentation.copies=[brightness,rotate]", "schedule.phases.frozen.epochs=2",
-    "schedule.phases.fine_tuning.epochs=1", "schedule.phases.frozen.steps_per_epoch=3",
-    "schedule.phases.fine_tuning.steps_per_epoch=null", "precision=float32",
+    "experiment=article", "dataset=paperdoll", "dataset.count=25", "image_size=[32,32]", "batch_size=8",
+    "backbone=mobilenetv2", "backbone.weights=null", "augmentation.copies=[brightness,rotate]",
+    "schedule.phases.frozen.epochs=2", "schedule.phases.fine_tuning.epochs=1",
+    "schedule.phases.frozen.steps_per_epoch=3", "schedule.phases.fine_tuning.steps_per_epoch=null", "precision=float32",
 )  # fmt: skip
 SCORES = ("loss", "accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall")
 
@@ -143,7 +143,8 @@ def test_figures_show_both_phases(artifacts):
 
     names = {path.name for path in (artifacts / "figures").iterdir()}
     assert names == {
-        "samples.png", "curves.png", "class_iou.png", "confusion.png", "predictions_1_frozen.png", "predictions_1_frozen_jet.png",
+        "samples.png", "curves.png", "class_iou.png", "confusion.png",
+        "predictions_1_frozen.png", "predictions_1_frozen_jet.png",
         "predictions_2_fine_tuning.png", "predictions_2_fine_tuning_jet.png",
     }  # fmt: skip
     for name in names:
@@ -209,7 +210,10 @@ def test_same_seed_same_numbers_and_prepared_data_are_used_again(finished, tmp_p
 
 def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "clothseg.train", *SMALL, "schedule.phases.frozen.epochs=500", "tracking.log_model=false"],
+        [
+            sys.executable, "-m", "clothseg.train", *SMALL,
+            "schedule.phases.frozen.epochs=500", "tracking.log_model=false",
+        ],
         cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stdout:
@@ -262,7 +266,10 @@ def test_a_folder_in_the_kaggle_layout_is_written_prepared_and_trained_on(tmp_pa
 
 def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "clothseg.train", *SMALL, "schedule.phases.frozen.epochs=500", "tracking.log_model=false"],
+        [
+            sys.executable, "-m", "clothseg.train", *SMALL,
+            "schedule.phases.frozen.epochs=500", "tracking.log_model=false",
+        ],
         cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     for line in process.stdout:

@@ -1,7 +1,7 @@
 """Augmentation of whole batches of photos and labels together.
 
-Photos are float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width). Every function takes and gives
-both, so that they stay aligned; a single example without the batch axis works as well.
+Photos are float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width). Every function takes and
+gives both, so that they stay aligned; a single example without the batch axis works as well.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Augmentation(Protocol):
         Args:
             photos: float32 (batch, height, width, 3) in 0..255.
             labels: uint8 (batch, height, width).
-            keys: int64 (batch, 4): seed, pass over the data, variant and photo of each example. Random numbers are to be
-                drawn from these alone, so that a run can be repeated and resumed.
+            keys: int64 (batch, 4): seed, pass over the data, variant and photo of each example. Random numbers are to
+                be drawn from these alone, so that a run can be repeated and resumed.
 
         Returns:
             Photos and labels of the same shapes and types.
@@ -54,7 +54,8 @@ def brightness(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 
 def gamma(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Raises photos to the power 0.1 (article), which makes them nearly white."""
-    # Without the assertion of `tf.image.adjust_gamma`: an op with a state is run one batch at a time when deterministic.
+    # Without the assertion of `tf.image.adjust_gamma`: an op with a state is run one batch at a time when
+    # deterministic.
     return 255 * (photos / 255) ** 0.1, labels
 
 

@@ -143,10 +143,12 @@ class Ccp:
         names = sorted(annotations.keys() | {name for name in photos if not _is_beyond_annotated(name)})
         if self.subset == "article":
             names = names[:ARTICLE_PAIRS]
-        pairs = dict(zip(names, names))
+        pairs = dict(zip(names, names, strict=True))
         if self.pairing == "walk":
             wanted = set(names)
-            pairs = dict(zip((n for n in photos if n in wanted), (n for n in annotations if n in wanted)))
+            walked_photos = (n for n in photos if n in wanted)
+            walked_annotations = (n for n in annotations if n in wanted)
+            pairs = dict(zip(walked_photos, walked_annotations, strict=False))
         self._found = _Found(root, pairs, photos, annotations)
         return self._found
 

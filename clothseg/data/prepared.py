@@ -134,7 +134,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int], *, how: Literal["ne
     """
     if how == "bilinear":
         return _bilinear(labels, size).astype(np.uint8)
-    rows, columns = (_nearest(wanted, own) for wanted, own in zip(size, labels.shape))
+    rows, columns = (_nearest(wanted, own) for wanted, own in zip(size, labels.shape, strict=True))
     return labels[rows[:, None], columns]
 
 
@@ -289,7 +289,7 @@ def _read_all(
     ):
         # In blocks, so that results waiting to be written do not fill the memory.
         while block := list(islice(remaining, 32 * workers)):
-            for name, pair in zip(block, pool.map(read, block)):
+            for name, pair in zip(block, pool.map(read, block), strict=False):
                 progress.update()
                 yield name, pair
 

@@ -25,8 +25,8 @@ class LabelMaps(mlflow.pyfunc.PythonModel):
             params: not used.
 
         Returns:
-            uint8 (batch, height, width), the class of every pixel at the photos' own size: logits at the network's size,
-            resized bilinearly, then the highest.
+            uint8 (batch, height, width), the class of every pixel at the photos' own size: logits at the network's
+            size, resized bilinearly, then the highest.
         """
         import keras
 

@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from clothseg.data.labels import BACKGROUND
+from clothseg.data.prepared import Prepared
+from clothseg.data.split import Split
+from clothseg.data.survey import class_counts
 from clothseg.tracking import figures
 from clothseg.tracking.run import TrackedRun
 from clothseg.training import scores
-from clothseg.training.phases import Epoch, History
+from clothseg.training.phases import Checkpoints, Epoch, History
+
+log = logging.getLogger(__name__)
+
+SAMPLES = 8  # photos on the sample sheet
 
 # Drawing takes a good part of a second; short epochs do not wait for it.
 SECONDS_BETWEEN_CURVES = 30
 
 
 class Report:
-    """Logs scores after every epoch and figures while training goes on. Its methods are listeners of `fit_phases`.
+    """Logs data, scores and figures of one training. `after_epoch` and `after_phase` are listeners of `fit_phases`.
 
     Args:
         run: where it logs to.
         model: photos to logits.
-        photos: uint8 (n, height, width, 3), the photos of the prediction figures.
-        labels: uint8 (n, height, width).
-        names: n names.
-        class_names: one per class, background first.
-        background_accuracy: accuracy of predicting nothing but background on the validation photos, drawn beside all others.
+        prepared: the data set.
+        parts: which of its photos are trained on and which are scored.
+        figure_photos: how many validation photos the prediction figures show.
+        begun: `time.monotonic()` at which the command began, for its duration.
     """
 
     def __init__(
         self,
         run: TrackedRun,
         model: keras.Model,
+        prepared: Prepared,
+        parts: Split,
         *,
-        photos: np.ndarray,
-        labels: np.ndarray,
-        names: Sequence[str],
-        class_names: Sequence[str],
-        background_accuracy: float,
+        figure_photos: int,
+        begun: float,
     ) -> None:
-        self.run, self.model = run, model
-        self.photos, self.labels, self.names = photos, labels, names
-        self.class_names, self.background_accuracy = class_names, background_accuracy
+        self.run, self.model, self.prepared, self.parts, self.begun = run, model, prepared, parts, begun
+        self.class_names = prepared.class_names
+        pixels, _ = class_counts(prepared.labels, parts.validation, classes=len(self.class_names))
+        self.background_accuracy = float(pixels[BACKGROUND] / pixels.sum())
+        self.shown = parts.validation[:figure_photos]
         self.curves_drawn = -float("inf")
+
+    def data(self, *, options: Mapping[str, Any]) -> None:
+        """Logs what is trained and scored on: MLflow inputs, the split, what was left out, a sample sheet.
+
+        Args:
+            options: of the data set, by name.
+        """
+        names = self.parts.names()
+        self.run.inputs(
+            name=self.prepared.name,
+            fingerprint=self.prepared.fingerprint,
+            parts={"training": names["train"], "validation": names["validation"]},
+            options=options,
+        )
+        self.run.text(self.parts.to_json(), "data/split.json")
+        if self.prepared.skipped:
+            self.run.table(["name", "reason"], self.prepared.skipped, "data/skipped.csv")
+        rows = self.parts.train[:SAMPLES]
+        sheet = figures.sample_sheet(
+            self.prepared.photos[rows],
+            self.prepared.labels[rows],
+            class_names=self.class_names,
+            names=[self.prepared.names[row] for row in rows],
+        )
+        self.run.figure(sheet, "figures/samples.png")
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
         """Logs the scores of an epoch, and now and then the curves."""
@@ -69,13 +103,13 @@ class Report:
     def predictions(self, history: History) -> None:
         """Photos, truth and prediction in the fixed palette, and as the article draws them."""
         epoch, starts = history.epochs[-1], history.phases()
-        logits = self.model(self.photos.astype("float32"), training=False)
+        photos, labels = self.prepared.photos[self.shown], self.prepared.labels[self.shown]
+        names = [self.prepared.names[row] for row in self.shown]
+        logits = self.model(photos.astype("float32"), training=False)
         predicted = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1)).astype(np.uint8)
         place = f"{len(starts)}_{epoch.phase.name}"
         title = f"Prediction after {epoch.number} epochs ({epoch.phase.name.replace('_', ' ')})"
-        figure = figures.predictions(
-            self.photos, self.labels, predicted, class_names=self.class_names, title=title, names=self.names
-        )
+        figure = figures.predictions(photos, labels, predicted, class_names=self.class_names, title=title, names=names)
         self.run.figure(figure, f"figures/predictions_{place}.png")
         if epoch.phase.frozen:
             how = "No Fine-tuning"
@@ -84,10 +118,46 @@ class Report:
         else:
             how = "Encoder Trained Throughout"
         title = f"Prediction After {epoch.number} Epochs ({how})"
-        figure = figures.predictions_jet(self.photos, self.labels, predicted, title=title)
+        figure = figures.predictions_jet(photos, labels, predicted, title=title)
         self.run.figure(figure, f"figures/predictions_{place}_jet.png")
 
-    def final(self, confusion: np.ndarray, *, what: str) -> None:
+    def conclude(
+        self, history: History, checkpoints: Checkpoints, *, keep: Literal["last", "best"], log_model: bool
+    ) -> None:
+        """Logs what a training came to, complete or not: weights, classes, figures, the model, the best scores.
+
+        Args:
+            history: at least one epoch.
+            checkpoints: the weights of the last and the best epoch.
+            keep: which of them the tables of classes and the logged model are of; the model is left with them.
+            log_model: whether to log the model itself besides its weights.
+        """
+        log.info("logging weights, figures and the model")
+        best, last = history.best(checkpoints.metric), history.epochs[-1]
+        kept = best if keep == "best" else last
+        self.model.load_weights(checkpoints.path(keep))
+        self.curves(history)
+        self.classes(kept.confusion, what=f"epoch {kept.number}")
+        for which in ("last", "best"):
+            self.run.file(checkpoints.path(which), "weights")
+        if log_model:
+            self.run.model(self.model)
+        scores = {f"best/{name}": value for name, value in best.scores.items() if name.startswith("val/")}
+        scores |= {"best/epoch": best.number, "duration_seconds": time.monotonic() - self.begun}
+        self.run.scores(scores, step=last.number)
+        log.info(
+            "validation accuracy %.3f (all background: %.3f), mIoU %.3f, clothing mIoU %.3f; best %s %.3f in epoch %d",
+            last.scores["val/accuracy"],
+            self.background_accuracy,
+            last.scores["val/miou"],
+            last.scores["val/clothing_miou"],
+            checkpoints.metric,
+            best.scores[checkpoints.metric],
+            best.number,
+        )
+        log.info("`mlflow ui` in this folder shows the run: %s (%s)", self.run.name, self.run.id)
+
+    def classes(self, confusion: np.ndarray, *, what: str) -> None:
         """Logs which classes are found and what they are taken for.
 
         Args:

@@ -44,10 +44,11 @@ PARAMETER_LENGTH = 6000  # MLflow's limit
 
 
 class TrackedRun:
-    """A context: the MLflow run is opened on entry and closed on every way out, with the status that tells how it ended.
+    """A context: the MLflow run is opened on entry and closed on every way out, with a status that tells how it ended.
 
-    FINISHED at the end, KILLED after Ctrl-C (which is passed on), FAILED after any other error, whose message becomes the
-    tag `failure`. Where runs are kept is MLflow's own affair: its variables are obeyed, and without them it is
+    It says from the start which commit of which checkout and which versions of packages made it. At its end it is
+    FINISHED, KILLED after Ctrl-C (which is passed on), FAILED after any other error, whose message becomes
+    the tag `failure`. Where runs are kept is MLflow's own affair: its variables are obeyed, and without them it is
     `sqlite:///mlflow.db` and `mlruns/` in the working folder.
 
     Args:
@@ -61,6 +62,8 @@ class TrackedRun:
 
     def __init__(self, *, experiment: str, name: str, tags: Mapping[str, Any]) -> None:
         self.experiment, self.name, self.tags = experiment, name, {key: str(value) for key, value in tags.items()}
+        self.tags |= git_state(Path(__file__).parent)
+        self.tags |= {f"version.{package}": version for package, version in versions().items()}
 
     def __enter__(self) -> TrackedRun:
         # They report every migration of a new database, and a new experiment.
@@ -79,6 +82,7 @@ class TrackedRun:
                 f"cannot track in {mlflow.get_tracking_uri()} ({error}); MLFLOW_TRACKING_URI names another store"
             ) from error
         self.id = run.info.run_id
+        self.text("".join(f"{package}=={version}\n" for package, version in versions().items()), "config/packages.txt")
         return self
 
     def __exit__(
@@ -104,8 +108,8 @@ class TrackedRun:
 
         Args:
             name: of the data set.
-            fingerprint: of its prepared arrays. MLflow's digest of a part is made of it and the names in that part, so runs
-                have equal digests where they had equal data.
+            fingerprint: of its prepared arrays. MLflow's digest of a part is made of it and the names in that part, so
+                runs have equal digests where they had equal data.
             parts: names of the photos, by what they were used for.
             options: of the data set.
         """
@@ -137,10 +141,6 @@ class TrackedRun:
     def figure(self, figure: Figure, path: str) -> None:
         """Logs a figure as an artifact; one logged earlier under the same path is replaced."""
         mlflow.log_figure(figure, path)
-
-    def tag(self, **tags: Any) -> None:
-        """Adds tags."""
-        mlflow.set_tags(tags)
 
     def model(self, model: keras.Model) -> None:
         """Logs a network so that `mlflow.pyfunc.load_model` opens it and maps raw photos to label maps."""

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What TensorFlow says of itself on every machine, through the C library and before its log level counts: that oneDNN is on,
-# which instructions it was built for, and that there is no GPU, which reads like an error.
+# What TensorFlow says of itself on every machine, through the C library and before its log level counts: that oneDNN
+# is on, which instructions it was built for, and that there is no GPU, which reads like an error.
 _CHATTER = re.compile(
     r"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} .*\b"
-    r"(port|cudart_stub|cuda_platform|cuda_diagnostics|cuda_executor|cpu_feature_guard|computation_placer|cuda_\w+)\.cc:\d+\]|"
+    r"(port|cudart_stub|cuda_platform|cuda_diagnostics|cuda_executor|cpu_feature_guard|computation_placer|cuda_\w+)"
+    r"\.cc:\d+\]|"
     r"To enable the following instructions: .*rebuild TensorFlow"
 )
 
@@ -40,7 +41,7 @@ def load(*, seed: int, deterministic: bool) -> None:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Keeps lines of `_CHATTER` off the standard error; everything else comes through at the end, also after an error."""
+    """Keeps lines of `_CHATTER` off standard error; everything else comes through at the end, also after an error."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as kept:

@@ -11,8 +11,8 @@ from clothseg.errors import UserError
 def placement(devices: int) -> Callable[[], AbstractContextManager[object]]:
     """Makes the contexts in which a model has to be built and compiled so that it uses that many devices.
 
-    Every device gets its share of each batch (`tf.distribute.MirroredStrategy`); weights are kept equal. Logical devices
-    count, so it can be tried without GPUs.
+    Every device gets its share of each batch (`tf.distribute.MirroredStrategy`); weights are kept equal. Logical
+    devices count, so it can be tried without GPUs.
 
     Raises:
         UserError: there are fewer devices, or the Keras backend is not TensorFlow.

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-# Counts are kept in two int32 words, so that they stay exact beyond 2**31 pixels without 64-bit integers (which JAX has off).
+# Counts are kept in two int32 words, so that they stay exact beyond 2**31 pixels without 64-bit integers (which JAX
+# has off).
 _WORD = 2**24
 
 
@@ -108,8 +109,9 @@ def _clothing_accuracy(matrix: Any) -> Any:
 def segmentation_metrics(classes: int) -> list[keras.metrics.Metric]:
     """The metrics of one compiled model, all from one confusion matrix.
 
-    `accuracy` is over all pixels, `clothing_accuracy` over those labelled as some clothing; `miou`, `clothing_miou` (without the background) and `mean_recall` are over the classes
-    present in the labels seen since the last reset; see `clothseg.training.scores` for the formulas.
+    `accuracy` is over all pixels, `clothing_accuracy` over those labelled as some clothing; `miou`, `clothing_miou`
+    (without the background) and `mean_recall` are over the classes present in the labels seen since the last reset; see
+    `clothseg.training.scores` for the formulas.
     """
     confusion = ConfusionMatrix(classes=classes, name="accuracy")
     scores = {

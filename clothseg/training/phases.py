@@ -108,7 +108,7 @@ def fit_phases(
         model: photos (batch, height, width, 3) to logits (batch, height, width, classes).
         encoder: the part of `model` that phases freeze.
         phases: in their order.
-        training: from a number of steps done to endless training batches that go on from there.
+        training: called with `first_step`, the steps done before; gives endless training batches that go on there.
         validation: batches that are scored after every epoch.
         classes: how many.
         loss: of labels and logits.
@@ -130,7 +130,7 @@ def fit_phases(
             model.compile(optimizer=phase.optimizer(), loss=loss, metrics=metrics, jit_compile=jit_compile)
         recorder = _Recorder(phase, metrics[0], batch_size=batch_size, history=history, after_epoch=list(after_epoch))
         model.fit(
-            training(steps),
+            training(first_step=steps),
             initial_epoch=done,
             epochs=done + phase.epochs,
             steps_per_epoch=phase.steps_per_epoch,
@@ -170,8 +170,8 @@ class _Recorder(keras.callbacks.Callback):
         if not np.isfinite(float(logs["loss"])):
             rate = self._learning_rate()
             raise DivergedError(
-                f"the loss is {float(logs['loss'])} in epoch {self.epoch + 1}, step {batch + 1}, at learning rate {rate:g}; "
-                "a lower one may work (optimizer.learning_rate)"
+                f"the loss is {float(logs['loss'])} in epoch {self.epoch + 1}, step {batch + 1}, "
+                f"at learning rate {rate:g}; a lower one may work (optimizer.learning_rate)"
             )
         self.last_batch_done = time.perf_counter()
         # The first batch of a phase builds the graph; speed is what comes after it.

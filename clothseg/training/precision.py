@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+
+def set_policy(precision: str) -> str:
+    """Makes Keras compute in the format that `choose` gives for a `precision` option, and returns it."""
+    import keras
+
+    policy = choose(precision)
+    keras.mixed_precision.set_dtype_policy(policy)
+    return policy
+
+
+def compiles(jit_compile: bool | Literal["auto"]) -> bool:
+    """Whether steps are compiled with XLA. "auto" does it where it is faster: on a GPU, and under JAX."""
+    if jit_compile != "auto":
+        return jit_compile
+    import keras
+
+    return accelerated() or keras.backend.backend() == "jax"
 
 
 def choose(precision: str) -> str:
     """The Keras dtype policy for a `precision` option.
 
     Args:
-        precision: "float32", "mixed_bfloat16", "mixed_float16", or "auto", which takes bfloat16 where the GPU or, without
-            one, the processor computes in it, and float32 elsewhere.
+        precision: "float32", "mixed_bfloat16", "mixed_float16", or "auto", which takes bfloat16 where the GPU or,
+            without one, the processor computes in it, and float32 elsewhere.
     """
     if precision != "auto":
         return precision

@@ -1,9 +1,9 @@
 """Scores worked out from a confusion matrix, in NumPy.
 
-A confusion matrix is int (classes, classes): entry [t, p] counts pixels whose label is t and whose prediction is p. Class 0 is
-the background. A class is present where it has at least one labelled pixel; absent classes are left out of every mean, since
-scoring them 0 or 1 would both mislead. Predicting an absent class still costs: it lowers accuracy and the IoU of the class
-that was there.
+A confusion matrix is int (classes, classes): entry [t, p] counts pixels whose label is t and whose prediction is p.
+Class 0 is the background. A class is present where it has at least one labelled pixel; absent classes are left out of
+every mean, since scoring them 0 or 1 would both mislead. Predicting an absent class still costs: it lowers accuracy and
+the IoU of the class that was there.
 """
 
 from __future__ import annotations

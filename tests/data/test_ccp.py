@@ -103,7 +103,7 @@ def test_walking_zips_the_lists_as_the_file_system_gives_them(root):
     )
     assert walked.names() == tuple(photos)
     assert sorted(photos) == ["0001", "0002", "0003"]
-    for photo, mat in zip(photos, mats):
+    for photo, mat in zip(photos, mats, strict=True):
         image, labels = walked.read(photo)
         assert image.shape[:2] == labels.shape == (825, WIDTH)
         assert labels.max() == int(mat)

@@ -108,7 +108,7 @@ def test_every_pair_is_resized_and_stands_at_its_name(tmp_path):
     assert done.photos.shape == (5, 8, 6, 3) and done.photos.dtype == np.uint8
     assert done.labels.shape == (5, 8, 6) and done.labels.dtype == np.uint8
     assert done.skipped == ()
-    for name, photo, labels in zip(done.names, done.photos, done.labels):
+    for name, photo, labels in zip(done.names, done.photos, done.labels, strict=True):
         own_photo, own_labels = source.read(name)
         np.testing.assert_array_equal(photo, resize_photo(own_photo, (8, 6)))
         np.testing.assert_array_equal(labels, resize_labels(own_labels, (8, 6), how="nearest"))

@@ -37,7 +37,13 @@ def test_what_is_not_chatter_comes_through_even_after_an_error():
     assert done.stderr == "E0000 00:00:1.2 33 allocator.cc:1] out of memory\n"
 
 
-@pytest.mark.parametrize("line", ["E0000 00:00:1.2 3 cuda_platform.cc:52] failed call to cuInit", "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "E0000 00:00:1.2 3 cuda_platform.cc:52] failed call to cuInit",
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+    ],
+)
 def test_lines_seen_on_machines_without_a_gpu_are_chatter(line):
     from clothseg.training.backend import _CHATTER
 

@@ -1,4 +1,7 @@
-"""Two devices train as one does. Tried on two logical CPUs, in a process of its own: TensorFlow divides them only at start."""
+"""Two devices train as one does.
+
+Tried on two logical CPUs, in a process of its own: TensorFlow divides them only at start.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,13 @@ def trained(devices):
         model, encoder,
         phases=[Phase("a", 1, True, 2, None, lambda: keras.optimizers.SGD(0.1)),
                 Phase("b", 1, False, 3, None, lambda: keras.optimizers.SGD(0.1))],
-        training=lambda step: training_batches(
-            photos, labels, np.arange(12), augmentation=FixedCopies(copies=[], label_resize="nearest", shuffle_buffer=None),
-            batch_size=4, seed=0, first_step=step),
+        training=lambda first_step: training_batches(
+            photos, labels, np.arange(12),
+            augmentation=FixedCopies(copies=[], label_resize="nearest", shuffle_buffer=None),
+            batch_size=4, seed=0, first_step=first_step),
         validation=evaluation_batches(photos, labels, np.arange(12, 18), batch_size=4),
-        classes=3, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), placement=place, jit_compile=False,
-        batch_size=4, history=history, after_epoch=[], after_phase=[])
+        classes=3, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), placement=place,
+        jit_compile=False, batch_size=4, history=history, after_epoch=[], after_phase=[])
     return model.get_weights(), history.epochs[-1]
 
 (one, first), (two, second) = trained(1), trained(2)
