@@ -83,7 +83,15 @@ def write_table(experiments: Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        UserError: the folder holds no result.
     """
+    results = [
+        (path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/result.json"))
+    ]
+    if not results:
+        raise UserError(f"experiments={experiments} holds no result yet; run=<MLflow run id> takes one in")
     lines = [
         "# Measured results",
         "",
@@ -92,9 +100,6 @@ def write_table(experiments: Path) -> Path:
         "resolution; mean IoU and mean recall are over the classes present there, clothing is everything but "
         "background.",
         "",
-    ]
-    results = [
-        (path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/result.json"))
     ]
     references = experiments / "references.yaml"
     others = yaml.safe_load(references.read_text("utf-8")) if references.is_file() else []
@@ -130,7 +135,8 @@ def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
         "epochs": max(point.step for point in series["val/accuracy"]),
         "minutes": round(metrics["duration_seconds"] / 60, 1),
         "background_accuracy": metrics["val/background_accuracy"],
-        "best_epoch": int(metrics["best/epoch"]),
+        "best_metric": params["best_metric"],
+        "best_epoch": max(series[params["best_metric"]], key=lambda point: (point.value, -point.step)).step,
         "best_accuracy": max(point.value for point in series["val/accuracy"]),
         **{score: metrics[f"val/{score}"] for score in SCORES},
         "versions": {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")},

@@ -178,7 +178,7 @@ def test_best_and_last_weights_are_kept_and_fit_the_model(artifacts, finished):
     assert {path.name for path in (artifacts / "weights").iterdir()} == {"best.weights.h5", "last.weights.h5"}
     best_epoch, best = max(history(finished, "val/miou"), key=lambda point: point[1])
     metrics = finished[2].data.metrics
-    assert metrics["best/epoch"] == best_epoch and metrics["best/val/miou"] == best
+    assert metrics["val_best/epoch"] == best_epoch and metrics["val_best/miou"] == best
 
 
 def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(finished):
@@ -208,6 +208,43 @@ def test_same_seed_same_numbers_and_prepared_data_are_used_again(finished, tmp_p
         assert repeated[name] == run.data.metrics[name], name
 
 
+def results(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clothseg.results", *overrides],
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_a_finished_run_becomes_a_result_and_a_row_of_the_table(finished):
+    folder, _, run = finished
+    done = results(folder, f"run={run.info.run_id}", "name=small")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((folder / "experiments" / "small" / "result.json").read_text())
+    assert result["accuracy"] == run.data.metrics["val/accuracy"] and result["epochs"] == 3
+    assert result["command"].startswith("python -m clothseg.train experiment=article dataset=paperdoll")
+    table = (folder / "experiments" / "README.md").read_text()
+    assert f"| [small](small) | mobilenetv2 | float32 | 3 | {result['background_accuracy']:.3f} |" in table
+    epochs = (folder / "experiments" / "small" / "metrics.csv").read_text().splitlines()
+    assert epochs[0].startswith("epoch,images_per_second,learning_rate,train/accuracy") and len(epochs) == 4
+    kept = "".join(
+        path.read_text() for path in (folder / "experiments").rglob("*") if path.suffix in {".json", ".yaml"}
+    )
+    assert str(folder) not in kept
+    # Taking it in again replaces it; the table alone can be drawn up again.
+    assert results(folder, f"run={run.info.run_id}", "name=small").returncode == 0
+    assert results(folder).returncode == 0
+    assert (folder / "experiments" / "README.md").read_text() == table
+
+
+def test_a_run_that_does_not_exist_and_a_folder_without_results_are_told(finished, tmp_path):
+    folder, _, _ = finished
+    unknown = results(folder, "run=0123")
+    assert unknown.returncode == 2 and "run=0123 is not in sqlite" in unknown.stderr
+    empty = results(tmp_path)
+    assert empty.returncode == 2 and "holds no result yet" in empty.stderr and empty.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(tmp_path):
     process = subprocess.Popen(
         [
@@ -227,7 +264,7 @@ def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(tmp_path):
     assert run.info.status == "KILLED"
     kept = {item.path for item in client(tmp_path).list_artifacts(run.info.run_id, "weights")}
     assert kept == {"weights/best.weights.h5", "weights/last.weights.h5"}
-    assert run.data.metrics["best/epoch"] >= 1
+    assert run.data.metrics["val_best/epoch"] >= 1
 
 
 def test_a_training_that_diverges_fails_with_the_reason(tmp_path):

@@ -95,7 +95,9 @@ class Report:
     def curves(self, history: History) -> None:
         """Loss, accuracy and mean IoU so far."""
         figure = figures.curves(
-            history.series(), phases=history.phases(), all_background_accuracy=self.background_accuracy
+            history.series(),
+            phases=[(name.replace("_", " "), first) for name, first in history.phases()],
+            all_background_accuracy=self.background_accuracy,
         )
         self.run.figure(figure, "figures/curves.png")
         self.curves_drawn = time.monotonic()
@@ -142,9 +144,10 @@ class Report:
             self.run.file(checkpoints.path(which), "weights")
         if log_model:
             self.run.model(self.model)
-        scores = {f"best/{name}": value for name, value in best.scores.items() if name.startswith("val/")}
-        scores |= {"best/epoch": best.number, "duration_seconds": time.monotonic() - self.begun}
-        self.run.scores(scores, step=last.number)
+        # Named so that MLflow, which sorts charts by name, shows them after the curves.
+        best_scores = {f"val_best/{name[4:]}": value for name, value in best.scores.items() if name.startswith("val/")}
+        best_scores |= {"val_best/epoch": best.number}
+        self.run.scores(best_scores | {"duration_seconds": time.monotonic() - self.begun}, step=last.number)
         log.info(
             "validation accuracy %.3f (all background: %.3f), mIoU %.3f, clothing mIoU %.3f; best %s %.3f in epoch %d",
             last.scores["val/accuracy"],
@@ -155,7 +158,7 @@ class Report:
             best.scores[checkpoints.metric],
             best.number,
         )
-        log.info("`mlflow ui` in this folder shows the run: %s (%s)", self.run.name, self.run.id)
+        log.info("run %s: %s", self.run.id, self.run.where())
 
     def classes(self, confusion: np.ndarray, *, what: str) -> None:
         """Logs which classes are found and what they are taken for.

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import io
 import logging
+import re
 import subprocess
 import tempfile
 import warnings
@@ -78,10 +79,10 @@ class TrackedRun:
             mlflow.set_experiment(self.experiment)
             run = mlflow.start_run(run_name=self.name, tags=self.tags, log_system_metrics=True)
         except Exception as error:
-            raise UserError(
-                f"cannot track in {mlflow.get_tracking_uri()} ({error}); MLFLOW_TRACKING_URI names another store"
-            ) from error
+            raise UserError(f"cannot track in {_store()} ({error}); MLFLOW_TRACKING_URI names another store") from error
         self.id = run.info.run_id
+        # MLflow's UI opens on its pages for language models unless it is told what the visitor works on.
+        self.page = f"#/experiments/{run.info.experiment_id}/runs/{self.id}?workflowType=machine_learning"
         self.text("".join(f"{package}=={version}\n" for package, version in versions().items()), "config/packages.txt")
         return self
 
@@ -96,6 +97,15 @@ class TrackedRun:
             status = "FAILED"
             mlflow.set_tag("failure", f"{kind.__name__}: {error}"[:5000])
         mlflow.end_run(status)
+
+    def where(self) -> str:
+        """Where to look at the run, in words."""
+        store = _store()
+        if store.startswith("http"):
+            return f"{store.rstrip('/')}/{self.page}"
+        here = store == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        command = "mlflow ui" if here else f"mlflow ui --backend-store-uri {store}"
+        return f"http://127.0.0.1:5000/{self.page} while `{command}` runs"
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Logs the configuration, flat, one parameter a value."""
@@ -164,6 +174,11 @@ class TrackedRun:
                     f"{package}=={versions()[package]}" for package in ("mlflow", "keras", "numpy", backend)
                 ],
             )
+
+
+def _store() -> str:
+    """MLflow's tracking store, without the user and password that its address may hold."""
+    return re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,106 @@
+"""One training as one MLflow run, in a store of its own."""
+
+from __future__ import annotations
+
+import subprocess
+
+import mlflow
+import pytest
+
+from clothseg.errors import UserError
+from clothseg.tracking.run import TrackedRun, git_state, versions
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield
+    mlflow.set_tracking_uri(before)
+
+
+def opened(**changes) -> TrackedRun:
+    return TrackedRun(**{"experiment": "here", "name": "a run", "tags": {"answer": 42}} | changes)
+
+
+def data(run: TrackedRun):
+    return mlflow.get_run(run.id)
+
+
+def test_a_run_says_what_made_it_and_ends_finished():
+    with opened() as run:
+        assert data(run).info.status == "RUNNING"
+    found = data(run)
+    assert found.info.status == "FINISHED" and found.info.run_name == "a run"
+    assert found.data.tags["answer"] == "42" and found.data.tags["version.keras"] == versions()["keras"]
+    assert f"mlflow=={mlflow.__version__}" in mlflow.artifacts.load_text(
+        f"{found.info.artifact_uri}/config/packages.txt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (UserError, "FAILED"), (OSError, "FAILED")]
+)
+def test_a_run_that_does_not_reach_its_end_says_how_it_ended(error, status):
+    with pytest.raises(error), opened() as run:
+        raise error("the disk is full")
+    found = data(run)
+    assert found.info.status == status
+    assert ("the disk is full" in found.data.tags.get("failure", "")) == (status == "FAILED")
+
+
+def test_what_is_not_a_number_is_left_out_of_the_scores():
+    with opened() as run:
+        run.scores({"val/miou": 0.5, "val/clothing_miou": float("nan"), "val/loss": float("inf")}, step=3)
+    metrics = {name: value for name, value in data(run).data.metrics.items() if not name.startswith("system/")}
+    assert metrics == {"val/miou": 0.5}
+
+
+def test_a_figure_is_replaced_under_its_path():
+    from matplotlib.figure import Figure
+
+    with opened() as run:
+        run.figure(Figure(figsize=(1, 1)), "figures/one.png")
+        run.figure(Figure(figsize=(2, 1)), "figures/one.png")
+    assert [item.path for item in mlflow.MlflowClient().list_artifacts(run.id, "figures")] == ["figures/one.png"]
+
+
+def test_inputs_of_equal_data_have_equal_digests_and_parts_differ():
+    digests = []
+    for fingerprint in ("aa", "aa", "bb"):
+        with opened() as run:
+            parts = {"training": ["1", "2"], "validation": ["3"]}
+            run.inputs(name="ccp", fingerprint=fingerprint, parts=parts, options={"subset": "article"})
+        digests.append([item.dataset.digest for item in data(run).inputs.dataset_inputs])
+    assert digests[0] == digests[1] != digests[2]
+    assert len(set(digests[0])) == 2
+
+
+def test_a_store_that_cannot_be_used_is_told_without_its_password():
+    mlflow.set_tracking_uri("postgresql://me:secret@127.0.0.1:9/none")
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as told, opened():
+        pass
+    assert "127.0.0.1:9" in str(told.value) and "secret" not in str(told.value)
+
+
+def test_the_address_of_the_run_is_given():
+    with opened() as run:
+        assert run.where().startswith("http://127.0.0.1:5000/#/experiments/1/runs/") and "`mlflow ui`" in run.where()
+
+
+def test_commit_and_dirty_flag_are_those_of_the_checkout(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert git_state(tmp_path) == {}
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-qm", "one")
+    assert git_state(tmp_path) == {"git.commit": git("rev-parse", "HEAD"), "git.dirty": "false"}
+    (tmp_path / "a").write_text("2")
+    assert git_state(tmp_path)["git.dirty"] == "true"
