@@ -6,6 +6,7 @@ Importing this module loads Hydra and nothing heavier.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import sys
@@ -54,6 +55,8 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # MLflow draws a bar for every single file.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # So does matplotlib, of fonts it found.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
     @functools.wraps(task)

@@ -70,7 +70,7 @@ def _train(
     with place():
         encoder, model = _network(cfg, settings, classes)
     augmentation = entry.build(cfg.augmentation)
-    pass_steps = steps_per_pass(len(parts.train) * augmentation.variants, settings.batch_size)
+    pass_steps = steps_per_pass(len(parts.train) * len(augmentation.variants), settings.batch_size)
     phases = _phases(cfg, settings, pass_steps)
     loss = entry.build(cfg.loss)
     history = History()
@@ -91,6 +91,7 @@ def _train(
         run.text(OmegaConf.to_yaml(cfg, resolve=True), "config/config.yaml")
         report = Report(run, model, prepared, parts, figure_photos=settings.tracking.figure_photos, begun=begun)
         report.data(options=entry.flatten(cfg.dataset))
+        report.augmentation(augmentation, seed=settings.seed)
         try:
             fit_phases(
                 model,

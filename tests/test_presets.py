@@ -31,7 +31,7 @@ def build(cfg) -> None:
     settings = check(cfg, TrainSettings)
     instantiate(cfg.dataset, _execution_whitelist_=entry.TARGETS)
     augmentation = instantiate(cfg.augmentation, _execution_whitelist_=entry.TARGETS)
-    assert augmentation.variants >= 1
+    assert augmentation.variants[0] == "original"
     encoder = build_encoder(
         settings.backbone.name,
         image_size=settings.size,

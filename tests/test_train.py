@@ -143,7 +143,7 @@ def test_figures_show_both_phases(artifacts):
 
     names = {path.name for path in (artifacts / "figures").iterdir()}
     assert names == {
-        "samples.png", "curves.png", "class_iou.png", "confusion.png",
+        "samples.png", "augmentation.png", "curves.png", "class_iou.png", "confusion.png",
         "predictions_1_frozen.png", "predictions_1_frozen_jet.png",
         "predictions_2_fine_tuning.png", "predictions_2_fine_tuning_jet.png",
     }  # fmt: skip

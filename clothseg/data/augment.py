@@ -22,11 +22,11 @@ class Augmentation(Protocol):
     """What the input pipeline asks of an augmentation.
 
     Attributes:
-        variants: how many examples every photo makes in one pass over the training set.
+        variants: what every photo is made into in one pass over the training set, one example each.
         shuffle_buffer: examples a shuffle chooses from, or None for all of them.
     """
 
-    variants: int
+    variants: tuple[str, ...]
     shuffle_buffer: int | None
 
     def __call__(self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -35,8 +35,8 @@ class Augmentation(Protocol):
         Args:
             photos: float32 (batch, height, width, 3) in 0..255.
             labels: uint8 (batch, height, width).
-            keys: int64 (batch, 4): seed, pass over the data, variant and photo of each example. Random numbers are to
-                be drawn from these alone, so that a run can be repeated and resumed.
+            keys: int64 (batch, 4): seed, pass over the data, number of the variant and photo of each example. Random
+                numbers are to be drawn from these alone, so that a run can be repeated and resumed.
 
         Returns:
             Photos and labels of the same shapes and types.
@@ -133,7 +133,7 @@ class FixedCopies:
         self.copies = tuple(copies)
         self.label_resize = label_resize
         self.shuffle_buffer = shuffle_buffer
-        self.variants = 1 + len(self.copies)
+        self.variants = ("original", *self.copies)
 
     def function(self, name: str) -> Function:
         """The function of that name out of `COPIES`."""
@@ -147,7 +147,7 @@ class FixedCopies:
             return photos, labels
         variant = tf.cast(keys[:, 2], tf.int32)
         # Examples of one variant are gathered, changed in one op each, and put back into their places.
-        places = tf.dynamic_partition(tf.range(tf.shape(variant)[0]), variant, self.variants)
+        places = tf.dynamic_partition(tf.range(tf.shape(variant)[0]), variant, len(self.variants))
         parts = []
         for number, place in enumerate(places):
             part = tf.gather(photos, place), tf.gather(labels, place)

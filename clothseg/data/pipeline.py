@@ -58,7 +58,7 @@ def training_batches(
         photos: uint8 (n, height, width, 3).
         labels: uint8 (n, height, width).
         rows: int (m,), which photos are trained on.
-        augmentation: makes `augmentation.variants` examples of every photo.
+        augmentation: makes an example of every photo for each of its `variants`.
         batch_size: examples per batch; the last batch of a pass may be smaller.
         seed: of the run.
         first_step: batches to leave out at the beginning, because they were trained on already.
@@ -67,7 +67,7 @@ def training_batches(
         Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width)).
     """
     # As the article concatenates them: all originals, then all examples of the first copy, and so on.
-    count = len(rows) * augmentation.variants
+    count = len(rows) * len(augmentation.variants)
     first_pass, first_step = divmod(first_step, steps_per_pass(count, batch_size))
 
     def examples(number: tf.Tensor) -> tf.data.Dataset:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from clothseg.data.augment import Augmentation
 from clothseg.data.labels import BACKGROUND
 from clothseg.data.prepared import Prepared
 from clothseg.data.split import Split
@@ -80,6 +81,21 @@ class Report:
             names=[self.prepared.names[row] for row in rows],
         )
         self.run.figure(sheet, "figures/samples.png")
+
+    def augmentation(self, augmentation: Augmentation, *, seed: int) -> None:
+        """Draws the first training photo and its labels in every variant that the network is shown."""
+        row, count = int(self.parts.train[0]), len(augmentation.variants)
+        keys = np.array([[seed, 0, variant, row] for variant in range(count)], np.int64)
+        photos = np.repeat(self.prepared.photos[row][None], count, axis=0).astype(np.float32)
+        labels = np.repeat(self.prepared.labels[row][None], count, axis=0)
+        changed_photos, changed_labels = (np.asarray(part) for part in augmentation(photos, labels, keys))
+        figure = figures.augmentation_sheet(
+            changed_photos,
+            changed_labels,
+            titles=[variant.replace("_", " ") for variant in augmentation.variants],
+            class_names=self.class_names,
+        )
+        self.run.figure(figure, "figures/augmentation.png")
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
         """Logs the scores of an epoch, and now and then the curves."""

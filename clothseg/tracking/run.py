@@ -193,9 +193,15 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, str]:
-    """Commit and dirty flag of the checkout that holds `folder`; nothing where there is none, or no git."""
+    """Commit and dirty flag of the checkout that `folder` is part of; nothing where there is none, or no git.
+
+    A folder that git does not track, as where a package was installed below somebody's checkout, is no part of it.
+    """
     git = ["git", "-C", str(folder)]
     try:
+        tracked = subprocess.run([*git, "ls-files", "."], capture_output=True, text=True, timeout=10, check=True)
+        if not tracked.stdout:
+            return {}
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         status = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no"],

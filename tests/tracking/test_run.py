@@ -104,3 +104,7 @@ def test_commit_and_dirty_flag_are_those_of_the_checkout(tmp_path):
     assert git_state(tmp_path) == {"git.commit": git("rev-parse", "HEAD"), "git.dirty": "false"}
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path)["git.dirty"] == "true"
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "module.py").write_text("")
+    assert git_state(installed) == {}
