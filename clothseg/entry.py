@@ -51,8 +51,8 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
     Ends the process with status 2 and one line on the standard error where the user can put something right, with 130
     after Ctrl-C. A fault of ours keeps its traceback, and so does everything under HYDRA_FULL_ERROR=1.
     """
-    # TensorFlow and oneDNN report on themselves at import; errors still come through.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow and oneDNN report on themselves, some of it as errors; true errors still come through, as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # MLflow draws a bar for every single file.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # So does matplotlib, of fonts it found.

@@ -67,7 +67,8 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
     for artifact in ARTIFACTS:
         client.download_artifacts(run_id, artifact, str(aside))
     # The same few training photos in every result would only fill the repository.
-    (aside / "figures" / "samples.png").unlink(missing_ok=True)
+    for figure in ("samples", "augmentation"):
+        (aside / "figures" / f"{figure}.png").unlink(missing_ok=True)
     config = aside / "config" / "config.yaml"
     (aside / "config.yaml").write_text(_portable(config.read_text("utf-8")), encoding="utf-8")
     shutil.rmtree(config.parent)

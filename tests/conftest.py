@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 # Real photos and weights lie in a folder `shared` beside the checkout, where there is one.
-SHARED = Path(os.environ.get("CLOTHSEG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SHARED = Path(os.environ.get("CLOTHSEG_SHARED", REPOSITORY.parent / "shared"))
 
 
 def _shared(*parts: str) -> Path:
@@ -28,3 +32,42 @@ def ccp_root() -> Path:
 def weights_folder() -> Path:
     """Real ImageNet weights."""
     return _shared("weights")
+
+
+class CommandLine:
+    """The entry points as a user starts them: in a folder, in a process of their own."""
+
+    def environment(self, folder: Path, **changes: str) -> dict[str, str]:
+        """Without what the developer's shell says of data, tracking and devices; prepared arrays stay in `folder`."""
+        prefixes = ("CLOTHSEG_", "MLFLOW_", "KERAS_", "HYDRA_", "TF_")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
+        own = {
+            "PYTHONPATH": str(REPOSITORY),
+            "CLOTHSEG_CACHE": str(folder / "cache"),
+            "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        return inherited | own | changes
+
+    def command(self, entry: str, *overrides: str) -> list[str]:
+        """What is run."""
+        return [sys.executable, "-m", f"clothseg.{entry}", *overrides]
+
+    def __call__(
+        self, entry: str, *overrides: str, folder: Path, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(entry, *overrides),
+            cwd=folder,
+            env=self.environment(folder, **environment),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def clothseg() -> CommandLine:
+    """Runs an entry point: `clothseg("train", "seed=1", folder=tmp_path)`."""
+    return CommandLine()

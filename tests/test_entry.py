@@ -6,25 +6,9 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def clothseg(
-    *arguments: str, folder: Path, entry: str = "train", **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"clothseg.{entry}", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CLOTHSEG_DATA": "", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from conftest import REPOSITORY
 
 
 def test_importing_the_package_loads_neither_tensorflow_nor_mlflow():
@@ -44,10 +28,10 @@ def test_importing_the_package_loads_neither_tensorflow_nor_mlflow():
         (["backbone=densenet11"], "did you mean backbone=densenet121?"),
     ],
 )
-def test_questions_and_slips_are_answered_within_two_seconds(arguments, expected, tmp_path):
+def test_questions_and_slips_are_answered_within_two_seconds(clothseg, arguments, expected, tmp_path):
     # Processor seconds, which stay what they are when other processes have the machine.
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = clothseg(*arguments, folder=tmp_path)
+    done = clothseg("train", *arguments, folder=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert expected in done.stdout + done.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
@@ -73,37 +57,37 @@ def test_questions_and_slips_are_answered_within_two_seconds(arguments, expected
         (["backbone.weights=null", "dataset.root=/nowhere"], "experiment=quickstart"),
     ],
 )
-def test_a_users_error_is_one_line_without_traceback(arguments, told, tmp_path):
-    done = clothseg(*arguments, folder=tmp_path)
+def test_a_users_error_is_one_line_without_traceback(clothseg, arguments, told, tmp_path):
+    done = clothseg("train", *arguments, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("clothseg: ") and done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_misspelt_option_of_prepare_is_told_as_well(tmp_path):
-    done = clothseg("kagle_output=x", folder=tmp_path, entry="prepare")
+def test_a_misspelt_option_of_prepare_is_told_as_well(clothseg, tmp_path):
+    done = clothseg("prepare", "kagle_output=x", folder=tmp_path)
     assert done.returncode == 2 and "kaggle_output" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_strangers_configuration_runs_nothing(tmp_path):
+def test_a_strangers_configuration_runs_nothing(clothseg, tmp_path):
     victim = tmp_path / "made"
-    done = clothseg("loss._target_=pathlib.Path.touch", f"+loss.self={victim}", folder=tmp_path, entry="train")
+    done = clothseg("train", "loss._target_=pathlib.Path.touch", f"+loss.self={victim}", folder=tmp_path)
     assert done.returncode == 2
     assert not victim.exists()
 
 
-def test_own_targets_are_allowed_by_name(tmp_path):
+def test_own_targets_are_allowed_by_name(clothseg, tmp_path):
     (tmp_path / "mylab.py").write_text("raise RuntimeError('mylab was imported')\n")
     arguments = ["dataset._target_=mylab.Photos", "backbone.weights=null"]
     path = f"{REPOSITORY}{os.pathsep}{tmp_path}"
-    refused = clothseg(*arguments, folder=tmp_path, PYTHONPATH=path)
+    refused = clothseg("train", *arguments, folder=tmp_path, PYTHONPATH=path)
     assert refused.returncode == 2 and "mylab was imported" not in refused.stderr
-    allowed = clothseg(*arguments, folder=tmp_path, PYTHONPATH=path, CLOTHSEG_TARGETS="mylab.*")
+    allowed = clothseg("train", *arguments, folder=tmp_path, PYTHONPATH=path, CLOTHSEG_TARGETS="mylab.*")
     assert "mylab was imported" in allowed.stderr
 
 
-def test_the_wheel_carries_the_configuration(tmp_path):
+def test_the_wheel_carries_the_configuration(clothseg, tmp_path):
     pytest.importorskip("hatchling")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")],
@@ -113,5 +97,5 @@ def test_the_wheel_carries_the_configuration(tmp_path):
     site = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
     assert not (site / "tests").exists()
-    done = clothseg("--cfg", "job", folder=tmp_path, PYTHONPATH=str(site))
+    done = clothseg("train", "--cfg", "job", folder=tmp_path, PYTHONPATH=str(site))
     assert "name: densenet121" in done.stdout, done.stderr

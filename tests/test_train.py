@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = (
     "experiment=article", "dataset=paperdoll", "dataset.count=25", "image_size=[32,32]", "batch_size=8",
     "backbone=mobilenetv2", "backbone.weights=null", "augmentation.copies=[brightness,rotate]",
@@ -21,23 +19,6 @@ SMALL = (
     "schedule.phases.frozen.steps_per_epoch=3", "schedule.phases.fine_tuning.steps_per_epoch=null", "precision=float32",
 )  # fmt: skip
 SCORES = ("loss", "accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall")
-
-
-def environment(folder: Path) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "KERAS_"))}
-    return inherited | {
-        "PYTHONPATH": str(REPOSITORY),
-        "CLOTHSEG_CACHE": str(folder / "cache"),
-        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-
-
-def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clothseg.train", *SMALL, *overrides],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
 
 
 def client(folder: Path):
@@ -54,9 +35,9 @@ def only_run(folder: Path):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, clothseg):
     folder = tmp_path_factory.mktemp("train")
-    done = train(folder, "+tracking.tags.paper=ours")
+    done = clothseg("train", *SMALL, "+tracking.tags.paper=ours", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder, done, only_run(folder)
 
@@ -181,7 +162,7 @@ def test_best_and_last_weights_are_kept_and_fit_the_model(artifacts, finished):
     assert metrics["val_best/epoch"] == best_epoch and metrics["val_best/miou"] == best
 
 
-def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(finished):
+def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(clothseg, finished):
     folder, _, run = finished
     code = (
         "import sys, mlflow, numpy as np\n"
@@ -193,14 +174,19 @@ def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(finished):
         "assert labels.shape == (2, 50, 40) and labels.dtype == np.uint8 and labels.max() < 59, labels\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=clothseg.environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_same_seed_same_numbers_and_prepared_data_are_used_again(finished, tmp_path):
+def test_same_seed_same_numbers_and_prepared_data_are_used_again(clothseg, finished, tmp_path):
     folder, _, run = finished
-    again = train(tmp_path, f"prepare.cache={folder / 'cache'}")
+    again = clothseg("train", *SMALL, f"prepare.cache={folder / 'cache'}", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "preparing" not in again.stdout
     repeated = only_run(tmp_path).data.metrics
@@ -208,16 +194,9 @@ def test_same_seed_same_numbers_and_prepared_data_are_used_again(finished, tmp_p
         assert repeated[name] == run.data.metrics[name], name
 
 
-def results(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clothseg.results", *overrides],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
-def test_a_finished_run_becomes_a_result_and_a_row_of_the_table(finished):
+def test_a_finished_run_becomes_a_result_and_a_row_of_the_table(clothseg, finished):
     folder, _, run = finished
-    done = results(folder, f"run={run.info.run_id}", "name=small")
+    done = clothseg("results", f"run={run.info.run_id}", "name=small", folder=folder)
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "experiments" / "small" / "result.json").read_text())
     assert result["accuracy"] == run.data.metrics["val/accuracy"] and result["epochs"] == 3
@@ -231,27 +210,24 @@ def test_a_finished_run_becomes_a_result_and_a_row_of_the_table(finished):
     )
     assert str(folder) not in kept
     # Taking it in again replaces it; the table alone can be drawn up again.
-    assert results(folder, f"run={run.info.run_id}", "name=small").returncode == 0
-    assert results(folder).returncode == 0
+    assert clothseg("results", f"run={run.info.run_id}", "name=small", folder=folder).returncode == 0
+    assert clothseg("results", folder=folder).returncode == 0
     assert (folder / "experiments" / "README.md").read_text() == table
 
 
-def test_a_run_that_does_not_exist_and_a_folder_without_results_are_told(finished, tmp_path):
+def test_a_run_that_does_not_exist_and_a_folder_without_results_are_told(clothseg, finished, tmp_path):
     folder, _, _ = finished
-    unknown = results(folder, "run=0123")
+    unknown = clothseg("results", "run=0123", folder=folder)
     assert unknown.returncode == 2 and "run=0123 is not in sqlite" in unknown.stderr
-    empty = results(tmp_path)
+    empty = clothseg("results", folder=tmp_path)
     assert empty.returncode == 2 and "holds no result yet" in empty.stderr and empty.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(tmp_path):
+def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(clothseg, tmp_path):
     process = subprocess.Popen(
-        [
-            sys.executable, "-m", "clothseg.train", *SMALL,
-            "schedule.phases.frozen.epochs=500", "tracking.log_model=false",
-        ],
-        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        clothseg.command("train", *SMALL, "schedule.phases.frozen.epochs=500", "tracking.log_model=false"),
+        cwd=tmp_path, env=clothseg.environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stdout:
         if line.startswith("frozen 3/501"):
@@ -267,8 +243,10 @@ def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(tmp_path):
     assert run.data.metrics["val_best/epoch"] >= 1
 
 
-def test_a_training_that_diverges_fails_with_the_reason(tmp_path):
-    done = train(tmp_path, "optimizer=sgd", "optimizer.learning_rate=1e30", "tracking.log_model=false")
+def test_a_training_that_diverges_fails_with_the_reason(clothseg, tmp_path):
+    done = clothseg(
+        "train", *SMALL, "optimizer=sgd", "optimizer.learning_rate=1e30", "tracking.log_model=false", folder=tmp_path
+    )
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("clothseg: ")]
     assert "learning rate 1e+30" in line and "step" in line
@@ -277,37 +255,10 @@ def test_a_training_that_diverges_fails_with_the_reason(tmp_path):
     assert run.info.status == "FAILED" and "learning rate 1e+30" in run.data.tags["failure"]
 
 
-def test_a_folder_in_the_kaggle_layout_is_written_prepared_and_trained_on(tmp_path):
-    def run(entry: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"clothseg.{entry}", *overrides],
-            cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-
-    written = run(
-        "prepare", "dataset=paperdoll", "dataset.count=15", "image_size=[32,32]", "kaggle_output=own", "output=report"
-    )
-    assert written.returncode == 0, written.stderr
-    report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["pairs"] == 15 and report["split"] == {"train": 12, "validation": 3, "test": 0}
-    assert {path.name for path in (tmp_path / "report").glob("*.png")} == {
-        "samples.png", "class_frequencies.png", "duplicates.png"
-    }  # fmt: skip
-    trained = run(
-        "train", *(override for override in SMALL if not override.startswith("dataset")), "dataset=kaggle",
-        "dataset.root=own", "tracking.log_model=false",
-    )  # fmt: skip
-    assert trained.returncode == 0, trained.stderr
-    assert only_run(tmp_path).info.status == "FINISHED"
-
-
-def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(tmp_path):
+def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(clothseg, tmp_path):
     process = subprocess.Popen(
-        [
-            sys.executable, "-m", "clothseg.train", *SMALL,
-            "schedule.phases.frozen.epochs=500", "tracking.log_model=false",
-        ],
-        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        clothseg.command("train", *SMALL, "schedule.phases.frozen.epochs=500", "tracking.log_model=false"),
+        cwd=tmp_path, env=clothseg.environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     for line in process.stdout:
         if line.startswith("phase frozen"):
