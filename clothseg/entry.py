@@ -59,8 +59,12 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
+    begun = False
+
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:
+        nonlocal begun
+        begun = True
         try:
             return task(cfg)
         except Exception as error:
@@ -88,6 +92,9 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
         sys.exit(1)
     except Exception as error:
         message = told(error)
+        if message is None and isinstance(error, ValueError) and not begun:
+            # Hydra's, of its own options.
+            message = " ".join(str(error).split())
         if message is None:
             raise
         _end(message)

@@ -7,11 +7,10 @@ import json
 import logging
 import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from clothseg import entry
 from clothseg.errors import UserError
@@ -39,13 +38,14 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
     Args:
         run_id: of an MLflow run that `clothseg.train` made.
         experiments: where results are kept.
-        name: of the folder the run gets; None makes one from the run's name. A folder of that name is replaced.
+        name: of the folder the run gets; None makes one from the run's name. A result of that name is replaced.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: there is no such run, or it has not finished.
+        UserError: there is no such run, it is not one of `clothseg.train`'s, it has not finished, or the folder holds
+            something that is not a result.
     """
     import mlflow
 
@@ -59,8 +59,12 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
         ) from None
     if run.info.status != "FINISHED":
         raise UserError(f"run={run_id} is {run.info.status}; only a FINISHED run is a result")
+    if "preset" not in run.data.tags:
+        raise UserError(f"run={run_id} was not made by clothseg.train; the tag `preset` tells those that were")
     series = {key: client.get_metric_history(run_id, key) for key in run.data.metrics if not key.startswith("system/")}
     folder = experiments / (name or _slug(run.info.run_name))
+    if folder.exists() and not (folder / "result.json").is_file():
+        raise UserError(f"{folder} exists and is not a result; name=NAME takes another folder")
     aside = experiments / f".{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -103,7 +107,7 @@ def write_table(experiments: Path) -> Path:
         "",
     ]
     references = experiments / "references.yaml"
-    others = yaml.safe_load(references.read_text("utf-8")) if references.is_file() else []
+    others = OmegaConf.load(references) if references.is_file() else []
     for dataset in dict.fromkeys(result["dataset"] for _, result in results):
         rows = [_row(f"[{name}]({name})", result) for name, result in results if result["dataset"] == dataset]
         quoted = [reference for reference in others if reference["dataset"] == dataset]
@@ -138,7 +142,7 @@ def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
         "background_accuracy": metrics["val/background_accuracy"],
         "best_metric": params["best_metric"],
         "best_epoch": max(series[params["best_metric"]], key=lambda point: (point.value, -point.step)).step,
-        "best_accuracy": max(point.value for point in series["val/accuracy"]),
+        "highest_accuracy": max(point.value for point in series["val/accuracy"]),
         **{score: metrics[f"val/{score}"] for score in SCORES},
         "versions": {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")},
     }
@@ -146,7 +150,7 @@ def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
 
 def _portable(text: str) -> str:
     """A command or configuration without the folders that only this machine has."""
-    return re.sub(r"(=|: )/\S*/", r"\1", text)
+    return re.sub(r"(?<=[=\[,'\"\s])/[^\s'\",\]]+", lambda path: PurePosixPath(path[0]).name, text)
 
 
 def _write_epochs(series: dict[str, list[Any]], path: Path) -> None:
@@ -173,7 +177,7 @@ def _row(name: str, result: dict[str, Any]) -> list[str]:
         str(result.get("epochs") or ""),
         score("background_accuracy"),
         score("accuracy"),
-        score("best_accuracy"),
+        score("highest_accuracy"),
         *(score(key) for key in SCORES[1:]),
         f"{result['minutes']:.0f}" if result.get("minutes") is not None else "",
     ]
@@ -181,7 +185,7 @@ def _row(name: str, result: dict[str, Any]) -> list[str]:
 
 def _table(rows: list[list[str]]) -> list[str]:
     columns = (
-        "result", "backbone", "precision", "epochs", "all-background accuracy", "accuracy", "best epoch's accuracy",
+        "result", "backbone", "precision", "epochs", "all-background accuracy", "accuracy", "highest accuracy",
         "mean IoU", "clothing mean IoU", "accuracy on clothing", "mean recall", "minutes",
     )  # fmt: skip
     alignment = ["---"] * 3 + ["---:"] * (len(columns) - 3)
@@ -189,7 +193,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", re.sub(r"\S*weights=\S*", "", name)).strip("_")
+    return re.sub(r"[^\w.-]+", "_", name).strip("_.-")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class Split(_Section):
     validation: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(ge=0, lt=1)]
     random_state: Annotated[int, Field(ge=0)]
+    file: str | None
     group_distance: Annotated[int, Field(ge=0, le=64)] | None
 
 
@@ -48,19 +49,20 @@ class Backbone(_Section):
 
 
 class PhaseSettings(_Section):
-    """One phase of training. `optimizer` is a part of its own."""
+    """One phase of training; what is None is taken from the rest of the configuration."""
 
     epochs: Size
     encoder: Literal["frozen", "trainable"]
     steps_per_epoch: Size | None
     validation_steps: Size | None
     learning_rate: Annotated[float, Field(gt=0)] | None
-    optimizer: Part
+    optimizer: Part | None
 
 
 class Schedule(_Section):
     """The phases, in their order."""
 
+    restart_data: bool
     phases: Annotated[dict[str, PhaseSettings], Field(min_length=1)]
 
 
@@ -98,7 +100,7 @@ class ResultsSettings(_Section):
     """Everything `python -m clothseg.results` is told."""
 
     run: str | None
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None
     experiments: Annotated[str, Field(min_length=1)]
 
 
@@ -139,7 +141,8 @@ def check(cfg: DictConfig, model: type[BaseModel]) -> Any:
         wanted = " or ".join(dict.fromkeys(problem["msg"][0].lower() + problem["msg"][1:] for problem in same))
         others = len({_option(problem) for problem in problems}) - 1
         more = f" (and {others} more)" if others else ""
-        raise UserError(f"{location}={_shown(problems[0]['input'])}: {wanted}{more}") from None
+        given = "" if problems[0]["type"] == "missing" else f"={_shown(problems[0]['input'])}"
+        raise UserError(f"{location}{given}: {wanted}{more}") from None
 
 
 def _option(problem: Any) -> str:

@@ -29,6 +29,8 @@ def prepare_dataset(source: Source, settings: PrepareSettings | TrainSettings) -
 def split_dataset(prepared: Prepared, settings: PrepareSettings | TrainSettings) -> Split:
     """The split that the configuration asks for."""
     options, groups = settings.split, None
+    if options.file is not None:
+        return Split.read(Path(options.file).expanduser(), prepared.names)
     if options.group_distance is not None:
         from clothseg.data.duplicates import duplicate_groups, near_duplicates
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import time
 from functools import partial
@@ -16,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from clothseg import entry
 from clothseg.data.prepared import Prepared
 from clothseg.data.split import Split
-from clothseg.models.backbones import check_encoder
+from clothseg.errors import UserError
+from clothseg.models.backbones import check_download, check_encoder
 from clothseg.settings import TrainSettings, check
 from clothseg.stages import prepare_dataset, split_dataset
 
@@ -27,6 +29,7 @@ NOT_IN_NAME = (
     "experiment=",
     "backbone=",
     "backbone.weights=",
+    "dataset.root=",
     "name=",
     "tracking.",
     "prepare.cache=",
@@ -42,7 +45,11 @@ def main(cfg: DictConfig) -> float:
     settings: TrainSettings = check(cfg, TrainSettings)
     # Whatever can be refused is refused before TensorFlow is loaded.
     check_encoder(settings.backbone.name, image_size=settings.size, weights=settings.backbone.weights)
-    prepared = prepare_dataset(entry.build(cfg.dataset), settings)
+    source = entry.build(cfg.dataset)
+    source.names()
+    if settings.backbone.weights == "imagenet":
+        check_download(settings.backbone.name)
+    prepared = prepare_dataset(source, settings)
     parts = split_dataset(prepared, settings)
     counts = prepared.name, len(parts.train), len(parts.validation)
     log.info("%s: %d photos to train on, %d to validate; loading TensorFlow", *counts)
@@ -70,8 +77,9 @@ def _train(
     with place():
         encoder, model = _network(cfg, settings, classes)
     augmentation = entry.build(cfg.augmentation)
-    pass_steps = steps_per_pass(len(parts.train) * len(augmentation.variants), settings.batch_size)
-    phases = _phases(cfg, settings, pass_steps)
+    examples = len(parts.train) * len(augmentation.variants)
+    check_batches(settings, examples, len(parts.validation))
+    phases = _phases(cfg, settings, steps_per_pass(examples, settings.batch_size))
     loss = entry.build(cfg.loss)
     history = History()
     checkpoints = Checkpoints(model, folder / "weights", metric=settings.best_metric)
@@ -81,14 +89,16 @@ def _train(
         "dataset": prepared.name,
         "backbone": settings.backbone.name,
         "precision": policy,
-        "command": " ".join(["python -m clothseg.train", *HydraConfig.get().overrides.task]),
+        "command": shlex.join(["python", "-m", "clothseg.train", *HydraConfig.get().overrides.task]),
         **settings.tracking.tags,
     }
     name = settings.tracking.run_name or _run_name(settings)
     with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=tags) as run:
         log.info("MLflow run %s (%s)", name, run.id)
-        run.parameters(_parameters(cfg) | {"precision_used": policy, "weights_in_model": model.count_params()})
-        run.text(OmegaConf.to_yaml(cfg, resolve=True), "config/config.yaml")
+        run.configuration(
+            OmegaConf.to_yaml(cfg, resolve=True),
+            _parameters(cfg) | {"precision_used": policy, "model_parameters": model.count_params()},
+        )
         report = Report(run, model, prepared, parts, figure_photos=settings.tracking.figure_photos, begun=begun)
         report.data(options=entry.flatten(cfg.dataset))
         report.augmentation(augmentation, seed=settings.seed)
@@ -118,10 +128,16 @@ def _train(
                 after_epoch=[checkpoints, report.after_epoch],
                 after_phase=[report.after_phase],
             )
+        except KeyboardInterrupt:
+            # The weights in the midst of an epoch, beside those of the last whole one.
+            checkpoints.write("interrupted")
+            raise
         finally:
             # Also after Ctrl-C or an error: what was trained so far is kept.
-            if history.epochs:
+            if checkpoints.saved:
                 report.conclude(history, checkpoints, keep=settings.keep, log_model=settings.tracking.log_model)
+            else:
+                report.weights(checkpoints)
     return history.best(settings.best_metric).scores[settings.best_metric]
 
 
@@ -140,31 +156,59 @@ def _network(cfg: DictConfig, settings: TrainSettings, classes: int) -> tuple[An
 
 
 def _phases(cfg: DictConfig, settings: TrainSettings, pass_steps: int) -> list[Any]:
-    """The phases of the schedule, each with its optimizer."""
+    """The phases of the schedule, each with its optimizer and its place in the training data."""
     from clothseg.training.phases import Phase
 
-    phases = []
+    phases: list[Phase] = []
+    first_step = 0
     for name, options in settings.schedule.phases.items():
-        optimizer = entry.build(cfg.schedule.phases[name].optimizer)
+        part = cfg.optimizer if options.optimizer is None else cfg.schedule.phases[name].optimizer
+        optimizer = entry.build(part)
         if options.learning_rate is not None:
             optimizer = partial(optimizer, learning_rate=options.learning_rate)
+        try:
+            optimizer()
+        except (TypeError, ValueError) as error:
+            # Now rather than when its phase begins.
+            raise UserError(f"optimizer={part.get('_target_')} of phase {name}: {error}") from error
+        if settings.schedule.restart_data:
+            first_step = -(-first_step // pass_steps) * pass_steps
+        steps_per_epoch = options.steps_per_epoch or pass_steps
         phases.append(
             Phase(
                 name=name,
                 epochs=options.epochs,
                 frozen=options.encoder == "frozen",
-                steps_per_epoch=options.steps_per_epoch or pass_steps,
+                steps_per_epoch=steps_per_epoch,
                 validation_steps=options.validation_steps,
+                first_step=first_step,
                 optimizer=optimizer,
             )
         )
+        first_step += options.epochs * steps_per_epoch
     return phases
+
+
+def check_batches(settings: TrainSettings, *examples: int) -> None:
+    """Refuses a batch size whose last batch leaves a device without an example: batch norms fail on nothing.
+
+    Raises:
+        UserError: names the batch size and one that works.
+    """
+    size, devices = settings.batch_size, settings.devices
+
+    def fits(size: int) -> bool:
+        return all(not 0 < count % size < devices for count in examples)
+
+    if not fits(size):
+        works = next((other for other in range(size + 1, max(examples) + 1) if fits(other)), None)
+        hint = f"batch_size={works} does not" if works else "use fewer devices"
+        raise UserError(f"batch_size={size} leaves fewer than devices={devices} examples for the last batch; {hint}")
 
 
 def _parameters(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as MLflow parameters, without what says nothing about the experiment."""
-    flat = entry.flatten(cfg)
-    return {key: value for key, value in flat.items() if not key.startswith("tracking.") and ".optimizer." not in key}
+    return {key: value for key, value in entry.flatten(cfg).items() if not key.startswith("tracking.")}
 
 
 def _run_name(settings: TrainSettings) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hydra
 import pytest
-from hydra.utils import instantiate
+from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
-from clothseg import entry
-from clothseg.models.backbones import BACKBONES, build_encoder
+from clothseg import entry, train
+from clothseg.errors import UserError
+from clothseg.models.backbones import BACKBONES
 from clothseg.settings import PrepareSettings, TrainSettings, check
 
 CONF = entry.config_folder()
@@ -25,24 +26,14 @@ def compose(*overrides: str, config: str = "train"):
 
 
 def build(cfg) -> None:
-    """Everything that `cfg` names, with random weights and no data."""
-    from clothseg.models.unet import build_unet
-
+    """Everything that `cfg` names, as training builds it, with random weights and no data."""
+    cfg.backbone.weights = None
     settings = check(cfg, TrainSettings)
-    instantiate(cfg.dataset, _execution_whitelist_=entry.TARGETS)
-    augmentation = instantiate(cfg.augmentation, _execution_whitelist_=entry.TARGETS)
-    assert augmentation.variants[0] == "original"
-    encoder = build_encoder(
-        settings.backbone.name,
-        image_size=settings.size,
-        weights=None,
-        input_scaling=settings.backbone.input_scaling,
-    )
-    decoder = instantiate(cfg.decoder, _execution_whitelist_=entry.TARGETS)
-    model = build_unet(encoder, decoder=decoder, classes=59, name="unet")
-    phase = next(iter(cfg.schedule.phases.values()))
-    optimizer = instantiate(phase.optimizer, _execution_whitelist_=entry.TARGETS)()
-    model.compile(optimizer=optimizer, loss=instantiate(cfg.loss, _execution_whitelist_=entry.TARGETS))
+    entry.build(cfg.dataset)
+    assert entry.build(cfg.augmentation).variants[0] == "original"
+    _, model = train._network(cfg, settings, classes=59)
+    for phase in train._phases(cfg, settings, pass_steps=100):
+        model.compile(optimizer=phase.optimizer(), loss=entry.build(cfg.loss))
     assert model.output_shape == (None, *settings.size, 59)
 
 
@@ -50,7 +41,8 @@ def build(cfg) -> None:
 def test_every_experiment_builds(name):
     cfg = compose(f"experiment={name}")
     assert cfg.name == name
-    build(cfg)
+    with execution_whitelist(entry.TARGETS):
+        build(cfg)
 
 
 @pytest.mark.parametrize("name", options("experiment"))
@@ -58,6 +50,7 @@ def test_every_experiment_says_how_to_run_it_how_long_it_takes_and_what_to_expec
     header = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").split("\nname:")[0]
     for part in (f"# Run:      python -m clothseg.train experiment={name}", "# Duration: ", "# Expect:   "):
         assert part in header
+    assert "?" not in header
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in options(group)])
@@ -71,11 +64,49 @@ def test_there_is_an_option_for_every_backbone_and_no_other():
     assert all(OmegaConf.load(CONF / "backbone" / f"{name}.yaml").name == name for name in BACKBONES)
 
 
+def phases(*overrides: str, pass_steps: int = 100):
+    cfg = compose(*overrides)
+    with execution_whitelist(entry.TARGETS):
+        return train._phases(cfg, check(cfg, TrainSettings), pass_steps)
+
+
 @pytest.mark.parametrize("name", options("optimizer"))
-def test_every_optimizer_can_be_made(name):
-    cfg = compose(f"optimizer={name}", "optimizer.learning_rate=0.25")
-    optimizer = instantiate(cfg.schedule.phases.frozen.optimizer, _execution_whitelist_=entry.TARGETS)()
-    assert float(optimizer.learning_rate) == 0.25
+def test_every_optimizer_can_be_made_and_takes_its_learning_rate(name):
+    frozen, tuned = phases(
+        f"optimizer={name}", "optimizer.learning_rate=0.25", "schedule.phases.fine_tuning.learning_rate=0.125"
+    )
+    assert (float(frozen.optimizer().learning_rate), float(tuned.optimizer().learning_rate)) == (0.25, 0.125)
+
+
+def test_a_phase_can_have_an_optimizer_of_its_own():
+    frozen, tuned = phases("+optimizer@schedule.phases.fine_tuning.optimizer=adam")
+    assert type(frozen.optimizer()).__name__ == "RMSprop" and type(tuned.optimizer()).__name__ == "Adam"
+
+
+def test_an_optimizer_that_does_not_take_its_options_is_told_before_training():
+    with pytest.raises(UserError, match="of phase fine_tuning"):
+        phases("+optimizer@schedule.phases.fine_tuning.optimizer=adam", "+schedule.phases.fine_tuning.optimizer.foo=1")
+
+
+def test_phases_go_on_in_the_data_or_begin_a_new_pass():
+    # The article: 20 epochs of 12 steps are two passes of 88 steps and 64 more.
+    assert [phase.first_step for phase in phases(pass_steps=88)] == [0, 240]
+    assert [phase.first_step for phase in phases("schedule.restart_data=true", pass_steps=88)] == [0, 264]
+
+
+def test_null_steps_are_whole_passes():
+    assert [phase.steps_per_epoch for phase in phases("schedule=one_phase", pass_steps=77)] == [77]
+
+
+@pytest.mark.parametrize(("batch_size", "devices", "works"), [(4, 1, True), (4, 2, False), (5, 2, True), (3, 2, True)])
+def test_a_last_batch_that_leaves_a_device_without_an_example_is_refused(batch_size, devices, works):
+    settings = check(compose(f"batch_size={batch_size}", f"devices={devices}"), TrainSettings)
+    # In batches of 4, the last one of 9 examples has a single one.
+    if works:
+        train.check_batches(settings, 9, 12)
+    else:
+        with pytest.raises(UserError, match=r"batch_size=4 .* batch_size=5 does not"):
+            train.check_batches(settings, 9, 12)
 
 
 def test_prepare_composes():
@@ -107,4 +138,5 @@ def test_every_defect_of_the_article_is_an_option_of_its_own():
         "backbone.input_scaling",
         "schedule.phases.frozen.validation_steps",
         "schedule.phases.fine_tuning.validation_steps",
+        "schedule.restart_data",
     }

@@ -16,7 +16,10 @@ SMALL = (
     "experiment=article", "dataset=paperdoll", "dataset.count=25", "image_size=[32,32]", "batch_size=8",
     "backbone=mobilenetv2", "backbone.weights=null", "augmentation.copies=[brightness,rotate]",
     "schedule.phases.frozen.epochs=2", "schedule.phases.fine_tuning.epochs=1",
-    "schedule.phases.frozen.steps_per_epoch=3", "schedule.phases.fine_tuning.steps_per_epoch=null", "precision=float32",
+    "schedule.phases.frozen.steps_per_epoch=3",
+    "schedule.phases.fine_tuning.learning_rate=0.0005",
+    "schedule.phases.fine_tuning.steps_per_epoch=null",
+    "precision=float32",
 )  # fmt: skip
 SCORES = ("loss", "accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall")
 
@@ -70,7 +73,7 @@ def test_scores_are_on_one_step_axis_across_phases(finished, part, score):
 
 
 def test_speed_rate_and_the_all_background_accuracy_stand_beside_them(finished):
-    assert [value for _, value in history(finished, "learning_rate")] == pytest.approx([0.001] * 3)
+    assert [value for _, value in history(finished, "learning_rate")] == pytest.approx([0.001, 0.001, 0.0005])
     assert all(value > 0 for _, value in history(finished, "images_per_second"))
     background = {value for _, value in history(finished, "val/background_accuracy")}
     assert len(background) == 1 and 0.5 < background.pop() < 1
@@ -148,18 +151,34 @@ def test_the_table_of_classes_agrees_with_the_last_epochs_scores(finished, artif
     assert sum(int(row["pixels_labelled"]) for row in rows) == 5 * 32 * 32
 
 
-def test_the_composed_configuration_runs_the_same_again(artifacts):
+def test_the_composed_configuration_can_be_run_again(clothseg, artifacts, tmp_path):
     from omegaconf import OmegaConf
 
-    cfg = OmegaConf.load(artifacts / "config" / "config.yaml")
-    assert cfg.batch_size == 8 and cfg.schedule.phases.fine_tuning.optimizer.learning_rate == 0.001
+    logged = OmegaConf.load(artifacts / "config" / "config.yaml")
+    options = ("--config-path", str(artifacts / "config"), "--config-name", "config", "--cfg", "job")
+    again = clothseg("train", *options, folder=tmp_path)
+    assert OmegaConf.create(again.stdout) == logged
+    assert logged.batch_size == 8 and logged.schedule.phases.fine_tuning.learning_rate == 0.0005
 
 
 def test_best_and_last_weights_are_kept_and_fit_the_model(artifacts, finished):
-    assert {path.name for path in (artifacts / "weights").iterdir()} == {"best.weights.h5", "last.weights.h5"}
-    best_epoch, best = max(history(finished, "val/miou"), key=lambda point: point[1])
-    metrics = finished[2].data.metrics
+    import keras
+
+    folder, _, run = finished
+    best_epoch, best = max(history(finished, "val/miou"), key=lambda point: (point[1], -point[0]))
+    metrics = run.data.metrics
     assert metrics["val_best/epoch"] == best_epoch and metrics["val_best/miou"] == best
+    (path,) = folder.glob("mlruns/*/models/*/artifacts/artifacts/network.keras")
+    network = keras.models.load_model(path, compile=False)
+    kernel = network.get_layer("logits").kernel
+    assert {path.name for path in (artifacts / "weights").iterdir()} == {"best.weights.h5", "last.weights.h5"}
+    of_model = kernel.numpy().copy()
+    network.load_weights(artifacts / "weights" / "best.weights.h5")
+    assert np.array_equal(kernel.numpy(), of_model) == (best_epoch == 3)
+    network.load_weights(artifacts / "weights" / "last.weights.h5")
+    assert np.array_equal(kernel.numpy(), of_model)
+    # MLflow has them now; nothing is kept twice.
+    assert not list((folder / "outputs").rglob("*.weights.h5"))
 
 
 def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(clothseg, finished):
@@ -239,7 +258,7 @@ def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(clothseg, tmp_pa
     run = only_run(tmp_path)
     assert run.info.status == "KILLED"
     kept = {item.path for item in client(tmp_path).list_artifacts(run.info.run_id, "weights")}
-    assert kept == {"weights/best.weights.h5", "weights/last.weights.h5"}
+    assert kept == {f"weights/{which}.weights.h5" for which in ("best", "last", "interrupted")}
     assert run.data.metrics["val_best/epoch"] >= 1
 
 
@@ -269,3 +288,20 @@ def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(clothseg, tmp_path):
     process.communicate(timeout=120)
     assert process.returncode == 130
     assert only_run(tmp_path).info.status == "KILLED"
+
+
+def test_with_keep_best_model_tables_and_figures_are_of_the_best_epoch(clothseg, tmp_path):
+    # A learning rate that ruins the network in the second phase makes the best epoch one of the first.
+    options = ("keep=best", "best_metric=val/accuracy", "schedule.phases.fine_tuning.learning_rate=10")
+    done = clothseg("train", *SMALL[:-1], *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    best = int(run.data.metrics["val_best/epoch"])
+    assert best < 3
+    (artifacts,) = tmp_path.glob(f"mlruns/*/{run.info.run_id}/artifacts")
+    assert (artifacts / "figures" / "predictions_best_epoch.png").is_file() or best == 2
+    with (artifacts / "tables" / "confusion.csv").open() as file:
+        import csv
+
+        counts = np.array([row[1:] for row in list(csv.reader(file))[1:]], int)
+    assert np.trace(counts) / counts.sum() == pytest.approx(run.data.metrics["val_best/accuracy"], abs=1e-6)

@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import textwrap
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STRIDES = (2, 4, 8, 16, 32)
 INPUT_SCALINGS = ("matched", "unit")
+WEIGHTS_HOST = "storage.googleapis.com"  # where keras.applications downloads from
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -133,6 +135,22 @@ def check_encoder(name: str, *, image_size: tuple[int, int], weights: str | os.P
     _check_size(image_size)
     if weights is not None and weights != "imagenet":
         _check_file(name, Path(weights).expanduser())
+
+
+def check_download(name: str) -> None:
+    """Raise `UserError` where Keras would have to download the ImageNet weights of a backbone and cannot.
+
+    Without importing Keras. Through a proxy nothing can be known beforehand; the download itself then tells.
+    """
+    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    if any(file.name.replace("_", "").startswith(name) for file in cache.glob("*.h5")) or urllib.request.getproxies():
+        return
+    try:
+        socket.create_connection((WEIGHTS_HOST, 443), timeout=DOWNLOAD_TIMEOUT).close()
+    except OSError as error:
+        raise _weights_error(
+            name, "imagenet", f"{WEIGHTS_HOST}, which has them, cannot be reached ({error})"
+        ) from error
 
 
 def build_encoder(

@@ -11,10 +11,8 @@ import keras
 import numpy as np
 
 from clothseg.data.augment import Augmentation
-from clothseg.data.labels import BACKGROUND
 from clothseg.data.prepared import Prepared
 from clothseg.data.split import Split
-from clothseg.data.survey import class_counts
 from clothseg.tracking import figures
 from clothseg.tracking.run import TrackedRun
 from clothseg.training import scores
@@ -52,10 +50,8 @@ class Report:
     ) -> None:
         self.run, self.model, self.prepared, self.parts, self.begun = run, model, prepared, parts, begun
         self.class_names = prepared.class_names
-        pixels, _ = class_counts(prepared.labels, parts.validation, classes=len(self.class_names))
-        self.background_accuracy = float(pixels[BACKGROUND] / pixels.sum())
         self.shown = parts.validation[:figure_photos]
-        self.curves_drawn = -float("inf")
+        self.curves_drawn, self.predictions_drawn = -float("inf"), 0
 
     def data(self, *, options: Mapping[str, Any]) -> None:
         """Logs what is trained and scored on: MLflow inputs, the split, what was left out, a sample sheet.
@@ -67,7 +63,8 @@ class Report:
         self.run.inputs(
             name=self.prepared.name,
             fingerprint=self.prepared.fingerprint,
-            parts={"training": names["train"], "validation": names["validation"]},
+            parts={"training": names["train"], "validation": names["validation"]}
+            | ({"test": names["test"]} if names["test"] else {}),
             options=options,
         )
         self.run.text(self.parts.to_json(), "data/split.json")
@@ -99,33 +96,38 @@ class Report:
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
         """Logs the scores of an epoch, and now and then the curves."""
-        self.run.scores({**epoch.scores, "val/background_accuracy": self.background_accuracy}, step=epoch.number)
+        background = {"val/background_accuracy": scores.background_accuracy(epoch.confusion)}
+        self.run.scores(epoch.scores | background, step=epoch.number)
         if time.monotonic() - self.curves_drawn > SECONDS_BETWEEN_CURVES:
             self.curves(history)
 
     def after_phase(self, epoch: Epoch, history: History) -> None:
         """Logs the curves, and photos with truth and prediction as the network stands now."""
         self.curves(history)
-        self.predictions(history)
+        self.predictions(epoch, place=f"{len(history.phases())}_{epoch.phase.name}", starts=history.phases())
 
     def curves(self, history: History) -> None:
         """Loss, accuracy and mean IoU so far."""
         figure = figures.curves(
             history.series(),
             phases=[(name.replace("_", " "), first) for name, first in history.phases()],
-            all_background_accuracy=self.background_accuracy,
+            all_background_accuracy=scores.background_accuracy(history.epochs[-1].confusion),
         )
         self.run.figure(figure, "figures/curves.png")
         self.curves_drawn = time.monotonic()
 
-    def predictions(self, history: History) -> None:
-        """Photos, truth and prediction in the fixed palette, and as the article draws them."""
-        epoch, starts = history.epochs[-1], history.phases()
+    def predictions(self, epoch: Epoch, *, place: str, starts: list[tuple[str, int]]) -> None:
+        """Photos, truth and prediction in the fixed palette, and as the article draws them.
+
+        Args:
+            epoch: whose weights the network has.
+            place: of the figures among the others.
+            starts: name and first epoch of every phase so far.
+        """
         photos, labels = self.prepared.photos[self.shown], self.prepared.labels[self.shown]
         names = [self.prepared.names[row] for row in self.shown]
         logits = self.model(photos.astype("float32"), training=False)
         predicted = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1)).astype(np.uint8)
-        place = f"{len(starts)}_{epoch.phase.name}"
         title = f"Prediction after {epoch.number} epochs ({epoch.phase.name.replace('_', ' ')})"
         figure = figures.predictions(photos, labels, predicted, class_names=self.class_names, title=title, names=names)
         self.run.figure(figure, f"figures/predictions_{place}.png")
@@ -138,6 +140,7 @@ class Report:
         title = f"Prediction After {epoch.number} Epochs ({how})"
         figure = figures.predictions_jet(photos, labels, predicted, title=title)
         self.run.figure(figure, f"figures/predictions_{place}_jet.png")
+        self.predictions_drawn = epoch.number
 
     def conclude(
         self, history: History, checkpoints: Checkpoints, *, keep: Literal["last", "best"], log_model: bool
@@ -145,29 +148,29 @@ class Report:
         """Logs what a training came to, complete or not: weights, classes, figures, the model, the best scores.
 
         Args:
-            history: at least one epoch.
-            checkpoints: the weights of the last and the best epoch.
+            history: of the training.
+            checkpoints: the weights of the last and the best epoch, which are deleted once MLflow has them.
             keep: which of them the tables of classes and the logged model are of; the model is left with them.
             log_model: whether to log the model itself besides its weights.
         """
         log.info("logging weights, figures and the model")
-        best, last = history.best(checkpoints.metric), history.epochs[-1]
-        kept = best if keep == "best" else last
+        best, last, kept = checkpoints.saved["best"], checkpoints.saved["last"], checkpoints.saved[keep]
         self.model.load_weights(checkpoints.path(keep))
         self.curves(history)
         self.classes(kept.confusion, what=f"epoch {kept.number}")
-        for which in ("last", "best"):
-            self.run.file(checkpoints.path(which), "weights")
+        if kept.number != self.predictions_drawn:
+            self.predictions(kept, place=f"{keep}_epoch", starts=history.phases())
         if log_model:
             self.run.model(self.model)
         # Named so that MLflow, which sorts charts by name, shows them after the curves.
         best_scores = {f"val_best/{name[4:]}": value for name, value in best.scores.items() if name.startswith("val/")}
         best_scores |= {"val_best/epoch": best.number}
         self.run.scores(best_scores | {"duration_seconds": time.monotonic() - self.begun}, step=last.number)
+        self.weights(checkpoints)
         log.info(
             "validation accuracy %.3f (all background: %.3f), mIoU %.3f, clothing mIoU %.3f; best %s %.3f in epoch %d",
             last.scores["val/accuracy"],
-            self.background_accuracy,
+            scores.background_accuracy(last.confusion),
             last.scores["val/miou"],
             last.scores["val/clothing_miou"],
             checkpoints.metric,
@@ -175,6 +178,12 @@ class Report:
             best.number,
         )
         log.info("run %s: %s", self.run.id, self.run.where())
+
+    def weights(self, checkpoints: Checkpoints) -> None:
+        """Moves every file of weights into the run."""
+        for path in sorted(checkpoints.folder.glob("*.weights.h5")):
+            self.run.file(path, "weights")
+            path.unlink()
 
     def classes(self, confusion: np.ndarray, *, what: str) -> None:
         """Logs which classes are found and what they are taken for.

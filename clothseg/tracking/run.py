@@ -63,7 +63,9 @@ class TrackedRun:
 
     def __init__(self, *, experiment: str, name: str, tags: Mapping[str, Any]) -> None:
         self.experiment, self.name, self.tags = experiment, name, {key: str(value) for key, value in tags.items()}
-        self.tags |= git_state(Path(__file__).parent)
+        package = Path(__file__).parents[1]
+        self.tags |= git_state(package, package.parent / "conf")
+        self.tags |= {"keras_backend": keras.backend.backend()}
         self.tags |= {f"version.{package}": version for package, version in versions().items()}
 
     def __enter__(self) -> TrackedRun:
@@ -83,7 +85,6 @@ class TrackedRun:
         self.id = run.info.run_id
         # MLflow's UI opens on its pages for language models unless it is told what the visitor works on.
         self.page = f"#/experiments/{run.info.experiment_id}/runs/{self.id}?workflowType=machine_learning"
-        self.text("".join(f"{package}=={version}\n" for package, version in versions().items()), "config/packages.txt")
         return self
 
     def __exit__(
@@ -95,8 +96,11 @@ class TrackedRun:
             status = "KILLED"
         else:
             status = "FAILED"
-            mlflow.set_tag("failure", f"{kind.__name__}: {error}"[:5000])
-        mlflow.end_run(status)
+        try:
+            if status == "FAILED":
+                mlflow.set_tag("failure", f"{kind.__name__}: {error}"[:5000])
+        finally:
+            mlflow.end_run(status)
 
     def where(self) -> str:
         """Where to look at the run, in words."""
@@ -107,8 +111,10 @@ class TrackedRun:
         command = "mlflow ui" if here else f"mlflow ui --backend-store-uri {store}"
         return f"http://127.0.0.1:5000/{self.page} while `{command}` runs"
 
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Logs the configuration, flat, one parameter a value."""
+    def configuration(self, text: str, values: Mapping[str, Any]) -> None:
+        """Logs what was run: the configuration as a file and as parameters, and the versions of packages."""
+        self.text(text, "config/config.yaml")
+        self.text("".join(f"{package}=={version}\n" for package, version in versions().items()), "config/packages.txt")
         mlflow.log_params({key: str(value)[:PARAMETER_LENGTH] for key, value in values.items()})
 
     def inputs(
@@ -192,24 +198,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, str]:
-    """Commit and dirty flag of the checkout that `folder` is part of; nothing where there is none, or no git.
+def git_state(package: Path, *also: Path) -> dict[str, str]:
+    """Commit and dirty flag of the checkout that `package` is part of; nothing where there is none, or no git.
 
-    A folder that git does not track, as where a package was installed below somebody's checkout, is no part of it.
+    Dirty is a checkout with changed files, or with new ones in `package` or the folders `also`. A package that git does
+    not track, as where one was installed below somebody's checkout, is no part of it.
     """
-    git = ["git", "-C", str(folder)]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        tracked = subprocess.run([*git, "ls-files", "."], capture_output=True, text=True, timeout=10, check=True)
-        if not tracked.stdout:
+        if not git("ls-files", "."):
             return {}
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        new = git("status", "--porcelain", "--", ".", *(str(folder) for folder in also if folder.is_dir()))
+        return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(changed or new)).lower()}
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"git.commit": commit.stdout.strip(), "git.dirty": str(bool(status.stdout.strip())).lower()}

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from clothseg.errors import UserError
+from clothseg.models.unet import freeze
 from clothseg.training.metrics import ConfusionMatrix, segmentation_metrics
 from clothseg.training.progress import Progress
 
@@ -28,6 +29,7 @@ class Phase:
         frozen: whether the encoder stays as it is, its batch-norm statistics too.
         steps_per_epoch: training batches in an epoch.
         validation_steps: validation batches that are scored, or None for all of them.
+        first_step: batches of the endless training data that come before this phase's first.
         optimizer: makes the optimizer that this phase is compiled with, its learning rate set.
     """
 
@@ -36,6 +38,7 @@ class Phase:
     frozen: bool
     steps_per_epoch: int
     validation_steps: int | None
+    first_step: int
     optimizer: Callable[[], keras.Optimizer]
 
 
@@ -108,7 +111,7 @@ def fit_phases(
         model: photos (batch, height, width, 3) to logits (batch, height, width, classes).
         encoder: the part of `model` that phases freeze.
         phases: in their order.
-        training: called with `first_step`, the steps done before; gives endless training batches that go on there.
+        training: called with `first_step`, the batches to leave out; gives endless training batches that go on there.
         validation: batches that are scored after every epoch.
         classes: how many.
         loss: of labels and logits.
@@ -122,26 +125,29 @@ def fit_phases(
     Raises:
         DivergedError: the loss became NaN or infinite; names epoch, step and learning rate.
     """
-    total, done, steps = sum(phase.epochs for phase in phases), 0, 0
+    total, done = sum(phase.epochs for phase in phases), 0
     for phase in phases:
-        encoder.trainable = not phase.frozen
+        freeze(encoder, phase.frozen)
         with placement():
             metrics = segmentation_metrics(classes)
             model.compile(optimizer=phase.optimizer(), loss=loss, metrics=metrics, jit_compile=jit_compile)
         recorder = _Recorder(phase, metrics[0], batch_size=batch_size, history=history, after_epoch=list(after_epoch))
-        model.fit(
-            training(first_step=steps),
-            initial_epoch=done,
-            epochs=done + phase.epochs,
-            steps_per_epoch=phase.steps_per_epoch,
-            validation_data=validation,
-            validation_steps=phase.validation_steps,
-            shuffle=False,  # the batches come shuffled
-            verbose=0,
-            callbacks=[recorder, Progress(phase=phase.name, epochs=total, batch_size=batch_size)],
-        )
+        progress = Progress(phase=phase.name, epochs=total, batch_size=batch_size)
+        try:
+            model.fit(
+                training(first_step=phase.first_step),
+                initial_epoch=done,
+                epochs=done + phase.epochs,
+                steps_per_epoch=phase.steps_per_epoch,
+                validation_data=validation,
+                validation_steps=phase.validation_steps,
+                shuffle=False,  # the batches come shuffled
+                verbose=0,
+                callbacks=[recorder, progress],
+            )
+        finally:
+            progress.close()
         done += phase.epochs
-        steps += phase.epochs * phase.steps_per_epoch
         for listener in after_phase:
             listener(history.epochs[-1], history)
 
@@ -203,10 +209,14 @@ class Checkpoints:
         model: whose weights.
         folder: gets `last.weights.h5` and `best.weights.h5`, each complete at any time.
         metric: the score by which epochs are compared, higher is better.
+
+    Attributes:
+        saved: the epoch whose weights "last" and "best" are; empty before the first was written.
     """
 
     def __init__(self, model: keras.Model, folder: Path, *, metric: str) -> None:
         self.model, self.folder, self.metric = model, folder, metric
+        self.saved: dict[str, Epoch] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, which: str) -> Path:
@@ -214,12 +224,13 @@ class Checkpoints:
         return self.folder / f"{which}.weights.h5"
 
     def __call__(self, epoch: Epoch, history: History) -> None:
-        self.save("last")
-        best = history.best(self.metric)
-        if best is not None and best.number == epoch.number:
-            self.save("best")
+        self.write("last")
+        self.saved["last"] = epoch
+        if history.best(self.metric) is epoch:
+            self.write("best")
+            self.saved["best"] = epoch
 
-    def save(self, which: str) -> None:
+    def write(self, which: str) -> None:
         """Writes the model's present weights aside and renames them into place."""
         aside = self.folder / f"{which}.partial.weights.h5"
         self.model.save_weights(aside, overwrite=True)

@@ -57,7 +57,8 @@ class Progress(keras.callbacks.Callback):
         per_epoch = (time.perf_counter() - self.begun) / (epoch + 1 - self.first)
         log.info(
             "%s %d/%d: loss %.3f, accuracy %.3f; "
-            "validation loss %.3f, accuracy %.3f, mIoU %.3f, clothing mIoU %.3f; %s left",
+            "validation loss %.3f, accuracy %.3f, mIoU %.3f, clothing mIoU %.3f; "
+            "%s left at this speed",
             self.phase, epoch + 1, self.epochs, logs["loss"], logs["accuracy"], logs["val_loss"], logs["val_accuracy"],
             logs["val_miou"], logs["val_clothing_miou"], duration(per_epoch * (self.epochs - epoch - 1)),
         )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 from clothseg.errors import UserError
 from clothseg.models import backbones
-from clothseg.models.backbones import BACKBONES, STRIDES, build_encoder, check_encoder
+from clothseg.models.backbones import BACKBONES, STRIDES, build_encoder, check_download, check_encoder
 
 SIZE = (32, 64)
 
@@ -348,3 +348,17 @@ def test_download_that_fails_is_one_line_and_soon(deaf_proxy, monkeypatch, refus
     with pytest.raises(UserError, match=r"no weights for mobilenetv2 from 'imagenet': the download failed \(.+\); use"):
         build("mobilenetv2", weights="imagenet")
     assert socket.getdefaulttimeout() == before
+
+
+def test_weights_that_cannot_be_downloaded_are_told_before_keras_is_loaded(monkeypatch, tmp_path):
+    def away(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("socket.create_connection", away)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(UserError, match=r"no route to host.*backbone\.weights=.*experiment=quickstart"):
+        check_download("mobilenetv2")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_128_no_top.h5").touch()
+    check_download("mobilenetv2")

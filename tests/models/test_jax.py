@@ -39,7 +39,8 @@ def batches(first_step):
 
 history = History()
 fit_phases(
-    model, encoder, phases=[Phase("all", 1, False, 1, None, lambda: keras.optimizers.RMSprop(0.001))], training=batches,
+    model, encoder, training=batches,
+    phases=[Phase("all", 1, False, 1, None, 0, lambda: keras.optimizers.RMSprop(0.001))],
     validation=(photos, labels), classes=5, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     placement=nullcontext, jit_compile=True, batch_size=2, history=history, after_epoch=[], after_phase=[],
 )

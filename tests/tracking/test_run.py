@@ -35,9 +35,7 @@ def test_a_run_says_what_made_it_and_ends_finished():
     found = data(run)
     assert found.info.status == "FINISHED" and found.info.run_name == "a run"
     assert found.data.tags["answer"] == "42" and found.data.tags["version.keras"] == versions()["keras"]
-    assert f"mlflow=={mlflow.__version__}" in mlflow.artifacts.load_text(
-        f"{found.info.artifact_uri}/config/packages.txt"
-    )
+    assert found.data.tags["keras_backend"] == "tensorflow"
 
 
 @pytest.mark.parametrize(
@@ -51,11 +49,16 @@ def test_a_run_that_does_not_reach_its_end_says_how_it_ended(error, status):
     assert ("the disk is full" in found.data.tags.get("failure", "")) == (status == "FAILED")
 
 
-def test_what_is_not_a_number_is_left_out_of_the_scores():
+def test_configuration_and_scores_are_logged_and_what_is_not_a_number_is_left_out():
     with opened() as run:
+        run.configuration("a: 1\n", {"a": 1})
         run.scores({"val/miou": 0.5, "val/clothing_miou": float("nan"), "val/loss": float("inf")}, step=3)
     metrics = {name: value for name, value in data(run).data.metrics.items() if not name.startswith("system/")}
     assert metrics == {"val/miou": 0.5}
+    assert data(run).data.params == {"a": "1"}
+    folder = f"{data(run).info.artifact_uri}/config"
+    assert mlflow.artifacts.load_text(f"{folder}/config.yaml") == "a: 1\n"
+    assert f"mlflow=={mlflow.__version__}" in mlflow.artifacts.load_text(f"{folder}/packages.txt")
 
 
 def test_a_figure_is_replaced_under_its_path():
@@ -104,6 +107,15 @@ def test_commit_and_dirty_flag_are_those_of_the_checkout(tmp_path):
     assert git_state(tmp_path) == {"git.commit": git("rev-parse", "HEAD"), "git.dirty": "false"}
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path)["git.dirty"] == "true"
+    git("commit", "-qam", "two")
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "a.py").write_text("")
+    git("add", "pkg")
+    git("commit", "-qm", "three")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "own.yaml").write_text("new")
+    assert git_state(tmp_path / "pkg")["git.dirty"] == "false"
+    assert git_state(tmp_path / "pkg", tmp_path / "conf")["git.dirty"] == "true"
     installed = tmp_path / "installed"
     installed.mkdir()
     (installed / "module.py").write_text("")

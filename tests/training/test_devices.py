@@ -36,8 +36,8 @@ def trained(devices):
     history = History()
     fit_phases(
         model, encoder,
-        phases=[Phase("a", 1, True, 2, None, lambda: keras.optimizers.SGD(0.1)),
-                Phase("b", 1, False, 3, None, lambda: keras.optimizers.SGD(0.1))],
+        phases=[Phase("a", 1, True, 2, None, 0, lambda: keras.optimizers.SGD(0.1)),
+                Phase("b", 1, False, 3, None, 2, lambda: keras.optimizers.SGD(0.1))],
         training=lambda first_step: training_batches(
             photos, labels, np.arange(12),
             augmentation=FixedCopies(copies=[], label_resize="nearest", shuffle_buffer=None),

@@ -30,14 +30,16 @@ def batches(first_step: int):
         step += 1
 
 
-def phase(name: str, *, epochs: int = 2, frozen: bool = False, steps: int = 3, rate: float = 0.1) -> Phase:
-    return Phase(name, epochs, frozen, steps, None, lambda: keras.optimizers.SGD(rate))
+def phase(
+    name: str, *, epochs: int = 2, frozen: bool = False, steps: int = 3, first: int = 0, rate: float = 0.1
+) -> Phase:
+    return Phase(name, epochs, frozen, steps, None, first, lambda: keras.optimizers.SGD(rate))
 
 
-def fit(model, encoder, phases, *, training=batches, after_epoch=(), after_phase=()) -> History:
+def fit(model, encoder, phases, *, training=batches, validation=None, after_epoch=(), after_phase=()) -> History:
     history = History()
     fit_phases(
-        model, encoder, phases=phases, training=training, validation=next(batches(99)), classes=CLASSES,
+        model, encoder, phases=phases, training=training, validation=validation or next(batches(99)), classes=CLASSES,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), placement=nullcontext, jit_compile=False,
         batch_size=2, history=history, after_epoch=after_epoch, after_phase=after_phase,
     )  # fmt: skip
@@ -59,15 +61,27 @@ def test_epochs_are_counted_across_phases_and_every_listener_hears_of_them():
     assert all(epoch.confusion.sum() == 2 * 4 * 4 for epoch in history.epochs)
 
 
-def test_a_later_phase_goes_on_in_the_data_where_the_one_before_stopped():
+def test_every_phase_begins_in_the_data_where_it_is_told_to():
     begun = []
 
     def training(first_step: int):
         begun.append(first_step)
         return batches(first_step)
 
-    fit(*network(), [phase("a", epochs=2, steps=3), phase("b", epochs=1, steps=5), phase("c")], training=training)
+    fit(*network(), [phase("a", first=0), phase("b", first=6), phase("c", first=11)], training=training)
     assert begun == [0, 6, 11]
+
+
+def test_limited_validation_scores_the_same_first_batches_every_epoch():
+    import tensorflow as tf
+
+    photos, labels = np.zeros((5, 4, 4, 3), np.float32), np.zeros((5, 4, 4), np.uint8)
+    # Batches of 2, 2 and 1, told apart by their labels.
+    labels[2:4], labels[4] = 1, 2
+    validation = tf.data.Dataset.from_tensor_slices((photos, labels)).batch(2)
+    limited = Phase("p", 3, False, 2, 2, 0, lambda: keras.optimizers.SGD(0.1))
+    history = fit(*network(), [limited], validation=validation)
+    assert [epoch.confusion.sum(axis=1).tolist() for epoch in history.epochs] == [[32, 32, 0]] * 3
 
 
 def test_a_frozen_encoder_stays_to_the_bit_with_its_statistics_and_a_trainable_one_moves():
@@ -100,7 +114,11 @@ def test_weights_of_the_best_and_of_the_last_epoch_are_kept(tmp_path: Path):
         model, encoder, [phase("p", epochs=4)],
         after_epoch=[checkpoints, lambda *_: seen.append(model.get_weights()[0].copy())],
     )  # fmt: skip
-    for which, number in (("last", 4), ("best", history.best("val/accuracy").number)):
+    assert {which: epoch.number for which, epoch in checkpoints.saved.items()} == {
+        "last": 4,
+        "best": history.best("val/accuracy").number,
+    }
+    for which, epoch in checkpoints.saved.items():
         model.load_weights(checkpoints.path(which))
-        np.testing.assert_array_equal(model.get_weights()[0], seen[number - 1])
+        np.testing.assert_array_equal(model.get_weights()[0], seen[epoch.number - 1])
     assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["best.weights.h5", "last.weights.h5"]
