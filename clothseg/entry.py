@@ -55,8 +55,9 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # MLflow draws a bar for every single file.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # So does matplotlib, of fonts it found.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
+    # So do matplotlib, of fonts it found, and JAX, of accelerators it did not find.
+    for chatty in ("matplotlib.font_manager", "jax._src.xla_bridge"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
     begun = False

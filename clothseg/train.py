@@ -52,7 +52,7 @@ def main(cfg: DictConfig) -> float:
     prepared = prepare_dataset(source, settings)
     parts = split_dataset(prepared, settings)
     counts = prepared.name, len(parts.train), len(parts.validation)
-    log.info("%s: %d photos to train on, %d to validate; loading TensorFlow", *counts)
+    log.info("%s: %d photos to train on, %d to validate; loading Keras", *counts)
 
     from clothseg.training import backend
 
