@@ -134,7 +134,7 @@ def _train(
             raise
         finally:
             # Also after Ctrl-C or an error: what was trained so far is kept.
-            if checkpoints.saved:
+            if "best" in checkpoints.saved:
                 report.conclude(history, checkpoints, keep=settings.keep, log_model=settings.tracking.log_model)
             else:
                 report.weights(checkpoints)

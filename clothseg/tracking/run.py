@@ -27,8 +27,6 @@ from mlflow.types import Schema, TensorSpec
 
 from clothseg.errors import UserError
 
-log = logging.getLogger(__name__)
-
 PACKAGES = (
     "clothseg",
     "tensorflow",
