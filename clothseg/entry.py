@@ -35,6 +35,7 @@ TARGETS = [
     "keras.optimizers.*",
     "keras.src.optimizers.*",
     "keras.src.models.sequential.Sequential",
+    "optuna.pruners.*",
     "tensorflow_examples.models.pix2pix.pix2pix.upsample",
 ]
 
@@ -76,7 +77,7 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
             _end(message)
 
     main = hydra.main(
-        config_path=str(config_folder()), config_name=config_name, execution_whitelist=[*TARGETS, *_own_targets()]
+        config_path=str(config_folder()), config_name=config_name, execution_whitelist=[*TARGETS, *own_targets()]
     )(job)
     if full_error:
         main()
@@ -123,7 +124,7 @@ def told(error: BaseException) -> str | None:
     return explain(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
 
 
-def _own_targets() -> list[str]:
+def own_targets() -> list[str]:
     """Further targets that this user trusts: CLOTHSEG_TARGETS="mylab.losses.*,mylab.decoders.wide"."""
     return [target for target in os.environ.get("CLOTHSEG_TARGETS", "").split(",") if target]
 
@@ -139,6 +140,8 @@ def explain(error: Exception) -> str:
         group, _, name = missing.group(1).rpartition("/")
         available = re.findall(r"\S+", options.group(1).split("Config search path")[0])
         available = [option for option in available if not option.startswith("_")]
+        if group == "hydra/launcher" and (extra := re.match("ray|submitit", name)):
+            return f"{group}={name} needs pip install clothseg[{extra[0]}]"
         near = get_close_matches(name, available, n=1)
         hint = f"did you mean {group}={near[0]}? " if near else ""
         return f"{group}={name} does not exist: {hint}{group} may be {', '.join(available)}"

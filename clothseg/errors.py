@@ -13,3 +13,7 @@ class UserError(Exception):
     def __str__(self) -> str:
         # One line, whatever a library put into the reason that was passed on.
         return " ".join(super().__str__().split())
+
+
+class StoppedError(Exception):
+    """A training was ended early on purpose, which is no failure."""

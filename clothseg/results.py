@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import re
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from clothseg import entry
 from clothseg.errors import UserError
 from clothseg.settings import ResultsSettings, check
+from clothseg.text import as_csv
 
 log = logging.getLogger(__name__)
 
@@ -159,11 +159,8 @@ def _write_epochs(series: dict[str, list[Any]], path: Path) -> None:
     )
     values = {name: {point.step: point.value for point in series[name]} for name in names}
     steps = sorted({step for points in values.values() for step in points})
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = (
-            [step, *(f"{values[name][step]:.6g}" if step in values[name] else "" for name in names)] for step in steps
-        )
-        csv.writer(file, lineterminator="\n").writerows([["epoch", *names], *rows])
+    rows = ([step, *(f"{values[name][step]:.6g}" if step in values[name] else "" for name in names)] for step in steps)
+    path.write_text(as_csv(["epoch", *names], rows), encoding="utf-8")
 
 
 def _row(name: str, result: dict[str, Any]) -> list[str]:

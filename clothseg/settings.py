@@ -53,7 +53,7 @@ class PhaseSettings(_Section):
 
     epochs: Size
     encoder: Literal["frozen", "trainable"]
-    steps_per_epoch: Size | None
+    steps_per_epoch: Size | Literal["photos"] | None
     validation_steps: Size | None
     learning_rate: Annotated[float, Field(gt=0)] | None
     optimizer: Part | None
@@ -74,6 +74,29 @@ class Tracking(_Section):
     tags: dict[str, Any]
     log_model: bool
     figure_photos: Annotated[int, Field(ge=1, le=50)]
+
+
+Score = Literal["val/accuracy", "val/miou", "val/clothing_miou", "val/mean_recall"]
+
+
+class Sweep(_Section):
+    """The study that a run is a trial of."""
+
+    space: str
+    study_name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    storage: Annotated[str, Field(min_length=1)]
+    n_trials: Size
+    n_jobs: Size | None
+    objectives: Annotated[list[Score | Literal["inference/milliseconds_per_photo"]], Field(min_length=1, max_length=2)]
+    direction: Literal["maximize", "minimize"] | list[Literal["maximize", "minimize"]]
+    baseline: dict[str, Any] | None
+    params: dict[str, str]
+    pruner: Part
+    max_failures: Size
+    max_failure_rate: Annotated[float, Field(ge=0, le=1)]
+    grace_period: Size
+    presets: str | None
+    trial: Annotated[int, Field(ge=0)] | None
 
 
 class _DataSettings(_Section):
@@ -112,9 +135,10 @@ class TrainSettings(_DataSettings):
     batch_size: Size
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
     devices: Size
+    threads: Size | None
     deterministic: bool
     jit_compile: bool | Literal["auto"]
-    best_metric: Literal["val/accuracy", "val/miou", "val/clothing_miou", "val/mean_recall"]
+    best_metric: Score
     keep: Literal["last", "best"]
     tracking: Tracking
     augmentation: Part
@@ -123,6 +147,7 @@ class TrainSettings(_DataSettings):
     loss: Part
     optimizer: Part
     schedule: Schedule
+    sweep: Sweep | None
 
 
 def check(cfg: DictConfig, model: type[BaseModel]) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m clothseg.train`: one experiment, from photos to a tracked run."""
+"""`python -m clothseg.train`: one experiment, from photos to a tracked run; under `-m sweep=...`, a study's trial."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import logging
 import shlex
 import signal
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clothseg import entry
+from clothseg import assemble, entry
 from clothseg.data.prepared import Prepared
 from clothseg.data.split import Split
-from clothseg.errors import UserError
+from clothseg.errors import StoppedError, UserError
 from clothseg.models.backbones import check_download, check_encoder
 from clothseg.settings import TrainSettings, check
 from clothseg.stages import prepare_dataset, split_dataset
+from clothseg.sweeps import plugin
+
+if TYPE_CHECKING:
+    from clothseg.sweeps.trial import Trial
+    from clothseg.training.phases import Epoch, History
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +42,54 @@ NOT_IN_NAME = (
     "tracking.",
     "prepare.cache=",
     "prepare.workers=",
+    "threads=",
 )
 
 
-def main(cfg: DictConfig) -> float:
-    """Trains what `cfg` describes. Returns the best validation score, which a sweep optimises."""
+def main(cfg: DictConfig) -> float | list[float] | None:
+    """Trains what `cfg` describes.
+
+    Returns:
+        The best validation score, which Hydra's own sweepers optimise; for a trial of a study its values, or None where
+        it was pruned.
+    """
     begun = time.monotonic()
     # A scheduler's SIGTERM ends a run as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     settings: TrainSettings = check(cfg, TrainSettings)
+    trial = _trial(cfg, settings)
+    with trial or nullcontext():
+        reached = _train(cfg, settings, trial, begun)
+        if trial is None:
+            return reached[settings.best_metric]
+        trial.complete([reached[name] for name in trial.objectives])
+        return trial.values
+    return None
+
+
+def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
+    """The trial of a study that this job is, if it is one."""
+    options = settings.sweep
+    if options is None:
+        return None
+    if options.trial is None:
+        hint = (
+            "" if HydraConfig.get().mode is RunMode.MULTIRUN else f"; python -m clothseg.train -m sweep={options.space}"
+        )
+        raise UserError(f"sweep={options.space} is for multiruns{hint}")
+    from clothseg.sweeps.trial import Trial
+
+    return Trial(
+        storage=options.storage,
+        study_name=options.study_name,
+        number=options.trial,
+        objectives=options.objectives,
+        pruner=entry.build(cfg.sweep.pruner),
+        grace_period=options.grace_period,
+    )
+
+
+def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun: float) -> dict[str, float]:
     # Whatever can be refused is refused before TensorFlow is loaded.
     check_encoder(settings.backbone.name, image_size=settings.size, weights=settings.backbone.weights)
     source = entry.build(cfg.dataset)
@@ -57,29 +104,37 @@ def main(cfg: DictConfig) -> float:
     from clothseg.training import backend
 
     # Seeds first: whatever is built below draws from them.
-    backend.load(seed=settings.seed, deterministic=settings.deterministic)
-    return _train(cfg, settings, prepared, parts, Path(HydraConfig.get().runtime.output_dir), begun)
+    backend.load(seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
+    return _fit(cfg, settings, prepared, parts, trial, Path(HydraConfig.get().runtime.output_dir), begun)
 
 
-def _train(
-    cfg: DictConfig, settings: TrainSettings, prepared: Prepared, parts: Split, folder: Path, begun: float
-) -> float:
-    from clothseg.data.pipeline import evaluation_batches, steps_per_pass, training_batches
+def _fit(
+    cfg: DictConfig,
+    settings: TrainSettings,
+    prepared: Prepared,
+    parts: Split,
+    trial: Trial | None,
+    folder: Path,
+    begun: float,
+) -> dict[str, float]:
+    """Trains and tracks. Returns the scores of the best epoch, and how long a photo takes if a study asks for it."""
+    from clothseg.data.pipeline import evaluation_batches, training_batches
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
     from clothseg.training import precision
     from clothseg.training.devices import placement
+    from clothseg.training.latency import LATENCY, milliseconds_per_photo
     from clothseg.training.phases import Checkpoints, History, fit_phases
 
     policy = precision.set_policy(settings.precision)
     place = placement(settings.devices)
     classes = len(prepared.class_names)
     with place():
-        encoder, model = _network(cfg, settings, classes)
+        encoder, model = assemble.network(cfg, settings, classes=classes)
     augmentation = entry.build(cfg.augmentation)
-    examples = len(parts.train) * len(augmentation.variants)
-    check_batches(settings, examples, len(parts.validation))
-    phases = _phases(cfg, settings, steps_per_pass(examples, settings.batch_size))
+    variants = len(augmentation.variants)
+    assemble.check_batches(settings, len(parts.train) * variants, len(parts.validation))
+    phases = assemble.phases(cfg, settings, photos=len(parts.train), variants=variants)
     loss = entry.build(cfg.loss)
     history = History()
     checkpoints = Checkpoints(model, folder / "weights", metric=settings.best_metric)
@@ -89,19 +144,26 @@ def _train(
         "dataset": prepared.name,
         "backbone": settings.backbone.name,
         "precision": policy,
-        "command": shlex.join(["python", "-m", "clothseg.train", *HydraConfig.get().overrides.task]),
+        "command": shlex.join(["python", "-m", "clothseg.train", *_overrides()]),
         **settings.tracking.tags,
     }
-    name = settings.tracking.run_name or _run_name(settings)
-    with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=tags) as run:
+    if trial is not None:
+        tags |= {"study": trial.study.study_name, "trial": trial.number, "trial.state": "RUNNING"}
+    name = settings.tracking.run_name or _run_name(settings, trial)
+    parent = trial.parent if trial is not None else None
+    with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=tags, parent=parent) as run:
         log.info("MLflow run %s (%s)", name, run.id)
         run.configuration(
-            OmegaConf.to_yaml(cfg, resolve=True),
+            _text(cfg),
             _parameters(cfg) | {"precision_used": policy, "model_parameters": model.count_params()},
         )
         report = Report(run, model, prepared, parts, figure_photos=settings.tracking.figure_photos, begun=begun)
         report.data(options=entry.flatten(cfg.dataset))
         report.augmentation(augmentation, seed=settings.seed)
+        after_epoch = [checkpoints, report.after_epoch]
+        if trial is not None:
+            trial.note("mlflow_run_id", run.id)
+            after_epoch.append(_reporter(trial, sum(phase.epochs for phase in phases)))
         try:
             fit_phases(
                 model,
@@ -125,96 +187,64 @@ def _train(
                 jit_compile=precision.compiles(settings.jit_compile),
                 batch_size=settings.batch_size,
                 history=history,
-                after_epoch=[checkpoints, report.after_epoch],
+                after_epoch=after_epoch,
                 after_phase=[report.after_phase],
             )
-        except KeyboardInterrupt:
-            # The weights in the midst of an epoch, beside those of the last whole one.
-            checkpoints.write("interrupted")
+        except StoppedError:
+            report.stopped(history, checkpoints)
+            run.tag("trial.state", "PRUNED")
             raise
-        finally:
-            # Also after Ctrl-C or an error: what was trained so far is kept.
-            if "best" in checkpoints.saved:
-                report.conclude(history, checkpoints, keep=settings.keep, log_model=settings.tracking.log_model)
-            else:
-                report.weights(checkpoints)
-    return history.best(settings.best_metric).scores[settings.best_metric]
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                # The weights in the midst of an epoch, beside those of the last whole one.
+                checkpoints.write("interrupted")
+            # What was trained so far is kept.
+            report.conclude(history, checkpoints, keep=settings.keep, log_model=settings.tracking.log_model)
+            raise
+        report.conclude(history, checkpoints, keep=settings.keep, log_model=settings.tracking.log_model)
+        reached = dict(history.best(settings.best_metric).scores)
+        if trial is not None:
+            if LATENCY in trial.objectives:
+                reached[LATENCY] = milliseconds_per_photo(model, image_size=settings.size, repeats=30)
+                run.scores({LATENCY: reached[LATENCY]}, step=len(history.epochs))
+            run.tag("trial.state", "COMPLETE")
+    return reached
 
 
-def _network(cfg: DictConfig, settings: TrainSettings, classes: int) -> tuple[Any, Any]:
-    """The encoder, and the U-Net around it."""
-    from clothseg.models.backbones import build_encoder
-    from clothseg.models.unet import build_unet, set_batch_norm_momentum
+def _reporter(trial: Trial, epochs: int) -> Callable[[Epoch, History], None]:
+    """Reports every epoch to the study, which may stop the training."""
 
-    options = settings.backbone
-    encoder = build_encoder(
-        options.name, image_size=settings.size, weights=options.weights, input_scaling=options.input_scaling
-    )
-    if options.batch_norm_momentum is not None:
-        set_batch_norm_momentum(encoder, options.batch_norm_momentum)
-    return encoder, build_unet(encoder, decoder=entry.build(cfg.decoder), classes=classes, name="unet")
+    def report(epoch: Epoch, history: History) -> None:
+        trial.report(epoch.scores.get(trial.objectives[0], 0.0), epoch=epoch.number, last=epoch.number == epochs)
 
-
-def _phases(cfg: DictConfig, settings: TrainSettings, pass_steps: int) -> list[Any]:
-    """The phases of the schedule, each with its optimizer and its place in the training data."""
-    from clothseg.training.phases import Phase
-
-    phases: list[Phase] = []
-    first_step = 0
-    for name, options in settings.schedule.phases.items():
-        part = cfg.optimizer if options.optimizer is None else cfg.schedule.phases[name].optimizer
-        optimizer = entry.build(part)
-        if options.learning_rate is not None:
-            optimizer = partial(optimizer, learning_rate=options.learning_rate)
-        try:
-            optimizer()
-        except (TypeError, ValueError) as error:
-            # Now rather than when its phase begins.
-            raise UserError(f"optimizer={part.get('_target_')} of phase {name}: {error}") from error
-        if settings.schedule.restart_data:
-            first_step = -(-first_step // pass_steps) * pass_steps
-        steps_per_epoch = options.steps_per_epoch or pass_steps
-        phases.append(
-            Phase(
-                name=name,
-                epochs=options.epochs,
-                frozen=options.encoder == "frozen",
-                steps_per_epoch=steps_per_epoch,
-                validation_steps=options.validation_steps,
-                first_step=first_step,
-                optimizer=optimizer,
-            )
-        )
-        first_step += options.epochs * steps_per_epoch
-    return phases
-
-
-def check_batches(settings: TrainSettings, *examples: int) -> None:
-    """Refuses a batch size whose last batch leaves a device without an example: batch norms fail on nothing.
-
-    Raises:
-        UserError: names the batch size and one that works.
-    """
-    size, devices = settings.batch_size, settings.devices
-
-    def fits(size: int) -> bool:
-        return all(not 0 < count % size < devices for count in examples)
-
-    if not fits(size):
-        works = next((other for other in range(size + 1, max(examples) + 1) if fits(other)), None)
-        hint = f"batch_size={works} does not" if works else "use fewer devices"
-        raise UserError(f"batch_size={size} leaves fewer than devices={devices} examples for the last batch; {hint}")
+    return report
 
 
 def _parameters(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as MLflow parameters, without what says nothing about the experiment."""
-    return {key: value for key, value in entry.flatten(cfg).items() if not key.startswith("tracking.")}
+    return {key: value for key, value in entry.flatten(cfg).items() if not key.startswith(("tracking.", "sweep"))}
 
 
-def _run_name(settings: TrainSettings) -> str:
-    """Experiment and backbone, then what was changed: `article densenet169 batch_size=32`."""
+def _text(cfg: DictConfig) -> str:
+    """The configuration without the study that it is a trial of, whose address may hold a password."""
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "sweep"]), resolve=True)
+
+
+def _overrides() -> list[str]:
+    """What was given on the command line, without the sweep: what gives this one run."""
     overrides = HydraConfig.get().overrides.task
-    changed = [override for override in overrides if not override.lstrip("+~").startswith(NOT_IN_NAME)]
+    return [override for override in overrides if not override.lstrip("+~").startswith("sweep")]
+
+
+def _run_name(settings: TrainSettings, trial: Trial | None) -> str:
+    """Experiment and backbone, then what was changed: `article densenet169 batch_size=32`; of a trial what it tries."""
+    if trial is not None:
+        tried = (
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in trial.params.items()
+        )
+        return " ".join([f"trial {trial.number:02d}", *tried])[:200]
+    changed = [override for override in _overrides() if not override.lstrip("+~").startswith(NOT_IN_NAME)]
     return " ".join([settings.name, settings.backbone.name, *changed])[:200]
 
 
@@ -223,4 +253,5 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    plugin.register()
     entry.run(main, config_name="train")

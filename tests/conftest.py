@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,42 @@ def ccp_root() -> Path:
 def weights_folder() -> Path:
     """Real ImageNet weights."""
     return _shared("weights")
+
+
+@pytest.fixture(scope="session")
+def new_postgres() -> Iterator[Callable[[], str]]:
+    """Makes an empty database on a PostgreSQL server, for the time of the tests; its SQLAlchemy address has a password.
+
+    MLflow and Optuna need one each: their tables of versions have the same name.
+    """
+    server = os.environ.get("CLOTHSEG_TEST_POSTGRES")
+    if not server:
+        pytest.skip("needs a PostgreSQL server's address in CLOTHSEG_TEST_POSTGRES, as under .ci/postgres")
+    import sqlalchemy
+
+    # Databases cannot be made in a transaction.
+    engine = sqlalchemy.create_engine(server, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
+    names: list[str] = []
+
+    def run(statement: str) -> None:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(statement))
+
+    def new() -> str:
+        names.append(f"clothseg_{uuid.uuid4().hex}")
+        run(f"CREATE DATABASE {names[-1]}")
+        return sqlalchemy.make_url(server).set(database=names[-1]).render_as_string(hide_password=False)
+
+    yield new
+    for name in names:
+        # MLflow and Optuna keep connections open, which go too.
+        run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres(new_postgres: Callable[[], str]) -> str:
+    """Address of a PostgreSQL database, empty at first, that tests share."""
+    return new_postgres()
 
 
 class CommandLine:

@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
-from clothseg import entry, train
+from clothseg import assemble, entry
 from clothseg.errors import UserError
 from clothseg.models.backbones import BACKBONES
 from clothseg.settings import PrepareSettings, TrainSettings, check
@@ -31,8 +31,8 @@ def build(cfg) -> None:
     settings = check(cfg, TrainSettings)
     entry.build(cfg.dataset)
     assert entry.build(cfg.augmentation).variants[0] == "original"
-    _, model = train._network(cfg, settings, classes=59)
-    for phase in train._phases(cfg, settings, pass_steps=100):
+    _, model = assemble.network(cfg, settings, classes=59)
+    for phase in assemble.phases(cfg, settings, photos=800, variants=8):
         model.compile(optimizer=phase.optimizer(), loss=entry.build(cfg.loss))
     assert model.output_shape == (None, *settings.size, 59)
 
@@ -64,10 +64,10 @@ def test_there_is_an_option_for_every_backbone_and_no_other():
     assert all(OmegaConf.load(CONF / "backbone" / f"{name}.yaml").name == name for name in BACKBONES)
 
 
-def phases(*overrides: str, pass_steps: int = 100):
+def phases(*overrides: str, photos: int = 800, variants: int = 7):
     cfg = compose(*overrides)
     with execution_whitelist(entry.TARGETS):
-        return train._phases(cfg, check(cfg, TrainSettings), pass_steps)
+        return assemble.phases(cfg, check(cfg, TrainSettings), photos=photos, variants=variants)
 
 
 @pytest.mark.parametrize("name", options("optimizer"))
@@ -90,12 +90,18 @@ def test_an_optimizer_that_does_not_take_its_options_is_told_before_training():
 
 def test_phases_go_on_in_the_data_or_begin_a_new_pass():
     # The article: 20 epochs of 12 steps are two passes of 88 steps and 64 more.
-    assert [phase.first_step for phase in phases(pass_steps=88)] == [0, 240]
-    assert [phase.first_step for phase in phases("schedule.restart_data=true", pass_steps=88)] == [0, 264]
+    assert [phase.first_step for phase in phases()] == [0, 240]
+    assert [phase.first_step for phase in phases("schedule.restart_data=true")] == [0, 264]
 
 
 def test_null_steps_are_whole_passes():
-    assert [phase.steps_per_epoch for phase in phases("schedule=one_phase", pass_steps=77)] == [77]
+    # 700 examples in batches of 64
+    assert [phase.steps_per_epoch for phase in phases("schedule=one_phase", photos=100)] == [11]
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(16, 50), (64, 12), (128, 6), (900, 1)])
+def test_the_articles_epoch_is_as_many_examples_as_there_are_photos_whatever_the_batch_size(batch_size, steps):
+    assert [phase.steps_per_epoch for phase in phases(f"batch_size={batch_size}")] == [steps, steps]
 
 
 @pytest.mark.parametrize(("batch_size", "devices", "works"), [(4, 1, True), (4, 2, False), (5, 2, True), (3, 2, True)])
@@ -103,10 +109,10 @@ def test_a_last_batch_that_leaves_a_device_without_an_example_is_refused(batch_s
     settings = check(compose(f"batch_size={batch_size}", f"devices={devices}"), TrainSettings)
     # In batches of 4, the last one of 9 examples has a single one.
     if works:
-        train.check_batches(settings, 9, 12)
+        assemble.check_batches(settings, 9, 12)
     else:
         with pytest.raises(UserError, match=r"batch_size=4 .* batch_size=5 does not"):
-            train.check_batches(settings, 9, 12)
+            assemble.check_batches(settings, 9, 12)
 
 
 def test_prepare_composes():
@@ -120,8 +126,8 @@ def test_with_nothing_chosen_it_is_the_articles_experiment():
     assert (cfg.batch_size, list(cfg.image_size), len(cfg.augmentation.copies)) == (64, [128, 128], 7)
     phases = list(cfg.schedule.phases.values())
     assert [(phase.epochs, phase.encoder, phase.steps_per_epoch) for phase in phases] == [
-        (20, "frozen", 12),
-        (20, "trainable", 12),
+        (20, "frozen", "photos"),
+        (20, "trainable", "photos"),
     ]
     assert compose("experiment=article") == cfg
 

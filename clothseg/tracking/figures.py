@@ -14,21 +14,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from clothseg.tracking.canvas import (
+    BLUE,
+    GREEN,
+    INK,
+    LARGE,
+    NORMAL,
+    ORANGE,
+    QUIET,
+    SKY,
+    SMALL,
+    blank,
+    headline,
+    tidy,
+)
 from clothseg.tracking.palette import colorize, palette
 
-DPI = 110
 MARGIN = 0.15  # inches
-SMALL, NORMAL, LARGE = 7.5, 9, 11  # points
 LINE = SMALL * 1.38 / 72  # inches a legend line takes
-INK, QUIET = "0.15", "0.45"
-
-# Okabe and Ito's colours, told apart with any colour vision.
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
 
 CURVES = {
     "train/loss": ("training", BLUE),
@@ -233,7 +240,7 @@ def curves(
         phases: (name, first epoch) of each phase in order, epochs counted from 1.
         all_background_accuracy: the accuracy (0..1) of predicting nothing but background, or None where unknown.
     """
-    figure = _figure(13, 4.6)
+    figure = blank(13, 4.6)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     panels = figure.subplots(1, 3)
     titles = {"loss": "Loss", "accuracy": "Pixel accuracy", "miou": "Mean IoU"}
@@ -247,7 +254,7 @@ def curves(
         for name, first in phases[1:]:
             panel.axvline(first - 0.5, color=QUIET, linestyle="--", linewidth=1, label=f"_{name}")
             _phase_name(panel, name, first - 0.5, top=metric == "loss")
-        _tidy(panel)
+        tidy(panel)
         panel.set_title(title, fontsize=LARGE, color=INK)
         panel.set_xlabel("epoch", fontsize=NORMAL)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -274,7 +281,7 @@ def class_iou(iou: Sequence[float], *, pixels: Sequence[int], class_names: Seque
     present = np.flatnonzero(~np.isnan(iou))
     order = present[np.lexsort((-pixels[present], -iou[present]))]
     figure, axes = _bars(len(order))
-    _title(figure, title)
+    headline(figure, title)
     _class_bars(axes, order, iou[order], [f"{value:.2f}" for value in iou[order]], class_names, BLUE)
     share = pixels / max(pixels.sum(), 1)
     for row, value in enumerate(order):
@@ -285,7 +292,7 @@ def class_iou(iou: Sequence[float], *, pixels: Sequence[int], class_names: Seque
         if len(classes):
             mean = iou[classes].mean()
             axes.axvline(mean, color=colour, linestyle=style, linewidth=1.3, label=f"{name} {mean:.3f}")
-    _tidy(axes, grid="x")
+    tidy(axes, grid="x")
     axes.set_xlim(0, 1.11)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_xlabel("IoU (grey: share of the true pixels)", fontsize=NORMAL)
@@ -311,7 +318,7 @@ def class_frequencies(pixels: Sequence[int], images: Sequence[int], *, class_nam
     order = present[np.argsort(-pixels[present], kind="stable")]
     share = pixels / max(pixels.sum(), 1)
     figure, (left, right) = _bars(len(order), panels=2)
-    _title(figure, "Class frequencies")
+    headline(figure, "Class frequencies")
     _class_bars(left, order, 100 * share[order], [_percent(value) for value in share[order]], class_names, BLUE)
     _class_bars(right, order, images[order], [str(value) for value in images[order]], class_names, ORANGE)
     right.tick_params(left=False, labelleft=False)
@@ -323,7 +330,7 @@ def class_frequencies(pixels: Sequence[int], images: Sequence[int], *, class_nam
     else:
         _note(left, "no class is present", centred=True)
     for panel, label in ((left, "share of pixels in % (log scale)"), (right, "photos with the class")):
-        _tidy(panel, grid="x")
+        tidy(panel, grid="x")
         panel.set_xlabel(label, fontsize=NORMAL)
     absent = np.flatnonzero(pixels == 0)
     _footnote(figure, f"{len(absent)} of {len(pixels)} classes are absent", absent, class_names)
@@ -361,9 +368,9 @@ def confusion(matrix: np.ndarray, *, class_names: Sequence[str], most: int) -> F
 
 def _confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     cell = 0.4 if len(columns) <= 21 else 0.3
-    figure = _figure(cell * len(columns) + 2.6, cell * max(len(rows), 4) + 1.5)
+    figure = blank(cell * len(columns) + 2.6, cell * max(len(rows), 4) + 1.5)
     figure.set_layout_engine("constrained")
-    _title(figure, "Confusion of the commonest classes")
+    headline(figure, "Confusion of the commonest classes")
     axes = figure.subplots()
     image = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=NORMAL)
@@ -421,12 +428,6 @@ def _picture(axes: Axes, image: np.ndarray, title: str = "", centred: bool = Fal
 # Layout: sheets of pictures are laid out in inches, so that nothing moves with what a cell holds
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _sheet(
     widths: Sequence[float],
     heights: Sequence[float],
@@ -443,7 +444,7 @@ def _sheet(
     lefts = MARGIN + left + np.cumsum([0, *np.add(widths, gaps)])
     tops = MARGIN + top + np.cumsum([0, *np.add(heights, row_gaps)])
     width, height = lefts[-1] - gaps[-1] + MARGIN, tops[-1] - row_gaps[-1] + bottom + MARGIN
-    figure = _figure(width, height)
+    figure = blank(width, height)
     axes = [
         [
             figure.add_axes((x / width, 1 - (y + tall) / height, wide / width, tall / height), anchor="NW")
@@ -518,17 +519,6 @@ def _note(axes: Axes, text: str, centred: bool = False) -> None:
 PATCH = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}  # keeps lines off a number
 
 
-def _tidy(axes: Axes, grid: str = "both") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="x", labelsize=NORMAL - 0.5)
-
-
-def _title(figure: Figure, text: str) -> None:
-    figure.suptitle(text, fontsize=LARGE, color=INK, wrap=True)
-
-
 def _curve(axes: Axes, values: np.ndarray, name: str, colour: str, *, best: Callable) -> None:
     epochs = np.arange(1, len(values) + 1)
     known = np.isfinite(values)
@@ -556,7 +546,7 @@ def _phase_name(axes: Axes, name: str, x: float, *, top: bool) -> None:
 
 
 def _bars(count: int, panels: int = 1) -> tuple[Figure, Axes | np.ndarray]:
-    figure = _figure(7.5 if panels == 1 else 10, 0.17 * max(count, 6) + 1.5)
+    figure = blank(7.5 if panels == 1 else 10, 0.17 * max(count, 6) + 1.5)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     return figure, figure.subplots(1, panels, sharey=True)
 

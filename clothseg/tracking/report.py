@@ -153,6 +153,9 @@ class Report:
             keep: which of them the tables of classes and the logged model are of; the model is left with them.
             log_model: whether to log the model itself besides its weights.
         """
+        if "best" not in checkpoints.saved:
+            self.weights(checkpoints)
+            return
         log.info("logging weights, figures and the model")
         best, last, kept = checkpoints.saved["best"], checkpoints.saved["last"], checkpoints.saved[keep]
         self.model.load_weights(checkpoints.path(keep))
@@ -178,6 +181,18 @@ class Report:
             best.number,
         )
         log.info("run %s: %s", self.run.id, self.run.where())
+
+    def stopped(self, history: History, checkpoints: Checkpoints) -> None:
+        """Logs what is worth keeping of a training that was not worth going on with: its curves, and no weights.
+
+        Args:
+            history: of the training.
+            checkpoints: its weights, which are deleted.
+        """
+        self.curves(history)
+        self.run.scores({"duration_seconds": time.monotonic() - self.begun}, step=len(history.epochs))
+        for path in checkpoints.folder.glob("*.weights.h5"):
+            path.unlink()
 
     def weights(self, checkpoints: Checkpoints) -> None:
         """Moves every file of weights into the run."""

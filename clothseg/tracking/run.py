@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.metadata
-import io
-import logging
-import re
+import os
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +23,9 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from clothseg.errors import UserError
+from clothseg.errors import StoppedError, UserError
+from clothseg.text import as_csv
+from clothseg.tracking.store import experiment_of, quiet, store_address, where
 
 PACKAGES = (
     "clothseg",
@@ -46,43 +46,45 @@ class TrackedRun:
     """A context: the MLflow run is opened on entry and closed on every way out, with a status that tells how it ended.
 
     It says from the start which commit of which checkout and which versions of packages made it. At its end it is
-    FINISHED, KILLED after Ctrl-C (which is passed on), FAILED after any other error, whose message becomes
-    the tag `failure`. Where runs are kept is MLflow's own affair: its variables are obeyed, and without them it is
-    `sqlite:///mlflow.db` and `mlruns/` in the working folder.
+    FINISHED, KILLED after Ctrl-C or where it was stopped on purpose (with the reason in the tag `stopped`), FAILED
+    after any other error, whose message becomes the tag `failure`. Where runs are kept is MLflow's own affair: its
+    variables are obeyed, and without them it is `sqlite:///mlflow.db` and `mlruns/` in the working folder.
+
+    Under MLFLOW_RUN_ID the training is logged into that run, in whatever experiment it is, and the run ends with it. A
+    nested run does not take the variable: all trials of a sweep would be logged into one.
 
     Args:
-        experiment: name of the MLflow experiment; made where it is missing.
+        experiment: name of the MLflow experiment, made where it is missing, or the value of MLFLOW_EXPERIMENT_ID. Runs
+            that are nested or exist already are where they are.
         name: of the run.
         tags: to find it by.
+        parent: id of the run that this one is nested under, if any.
 
     Raises:
-        UserError: the tracking store cannot be used.
+        UserError: the tracking store cannot be used, or the run to log into or under is not in it.
     """
 
-    def __init__(self, *, experiment: str, name: str, tags: Mapping[str, Any]) -> None:
-        self.experiment, self.name, self.tags = experiment, name, {key: str(value) for key, value in tags.items()}
+    def __init__(self, *, experiment: str, name: str, tags: Mapping[str, Any], parent: str | None) -> None:
+        self.experiment, self.name, self.parent = experiment, name, parent
+        self.tags = {key: str(value) for key, value in tags.items()}
         package = Path(__file__).parents[1]
         self.tags |= git_state(package, package.parent / "conf")
         self.tags |= {"keras_backend": keras.backend.backend()}
         self.tags |= {f"version.{package}": version for package, version in versions().items()}
 
     def __enter__(self) -> TrackedRun:
-        # They report every migration of a new database, and a new experiment.
-        for chatty in (
-            "alembic",
-            "mlflow.store.db.utils",
-            "mlflow.system_metrics.system_metrics_monitor",
-            "mlflow.tracking.fluent",
-        ):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        quiet()
         try:
-            mlflow.set_experiment(self.experiment)
-            run = mlflow.start_run(run_name=self.name, tags=self.tags, log_system_metrics=True)
+            with _unchanged("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+                run = self._start()
+        except UserError:
+            raise
         except Exception as error:
-            raise UserError(f"cannot track in {_store()} ({error}); MLFLOW_TRACKING_URI names another store") from error
+            raise UserError(
+                f"cannot track in {store_address()} ({error}); MLFLOW_TRACKING_URI names another store"
+            ) from error
         self.id = run.info.run_id
-        # MLflow's UI opens on its pages for language models unless it is told what the visitor works on.
-        self.page = f"#/experiments/{run.info.experiment_id}/runs/{self.id}?workflowType=machine_learning"
+        self.experiment_id = run.info.experiment_id
         return self
 
     def __exit__(
@@ -90,24 +92,45 @@ class TrackedRun:
     ) -> None:
         if kind is None:
             status = "FINISHED"
-        elif issubclass(kind, KeyboardInterrupt):
+        elif issubclass(kind, (KeyboardInterrupt, StoppedError)):
             status = "KILLED"
         else:
             status = "FAILED"
         try:
             if status == "FAILED":
                 mlflow.set_tag("failure", f"{kind.__name__}: {error}"[:5000])
+            elif kind is not None and issubclass(kind, StoppedError):
+                mlflow.set_tag("stopped", str(error))
         finally:
-            mlflow.end_run(status)
+            # The run that the variable names was this one, or is none of a trial's business.
+            with _unchanged("MLFLOW_RUN_ID") if self.parent is not None else nullcontext():
+                mlflow.end_run(status)
+
+    def _start(self) -> mlflow.ActiveRun:
+        # MLflow would take the variable for a nested run too.
+        existing = os.environ.pop("MLFLOW_RUN_ID", None) or None
+        if self.parent is not None:
+            existing = None
+            experiment = experiment_of(self.parent, given="parent run ")
+        elif existing is not None:
+            experiment = experiment_of(existing, given="MLFLOW_RUN_ID=")
+        elif self.experiment == os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            experiment = self.experiment
+        else:
+            experiment = mlflow.set_experiment(self.experiment).experiment_id
+        # By its id: MLflow does not activate one by name that another process makes at the same moment.
+        mlflow.set_experiment(experiment_id=experiment)
+        return mlflow.start_run(
+            run_id=existing,
+            run_name=self.name,
+            parent_run_id=self.parent,
+            tags=self.tags,
+            log_system_metrics=True,
+        )
 
     def where(self) -> str:
         """Where to look at the run, in words."""
-        store = _store()
-        if store.startswith("http"):
-            return f"{store.rstrip('/')}/{self.page}"
-        here = store == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-        command = "mlflow ui" if here else f"mlflow ui --backend-store-uri {store}"
-        return f"http://127.0.0.1:5000/{self.page} while `{command}` runs"
+        return where(self.experiment_id, self.id)
 
     def configuration(self, text: str, values: Mapping[str, Any]) -> None:
         """Logs what was run: the configuration as a file and as parameters, and the versions of packages."""
@@ -138,15 +161,17 @@ class TrackedRun:
         """Logs scores of one epoch; what is not a number is left out."""
         mlflow.log_metrics({key: value for key, value in values.items() if np.isfinite(value)}, step=step)
 
+    def tag(self, key: str, value: str) -> None:
+        """Sets a tag, or changes it."""
+        mlflow.set_tag(key, value)
+
     def text(self, text: str, path: str) -> None:
         """Logs a text as an artifact."""
         mlflow.log_text(text, path)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None:
         """Logs a table as a CSV file, which MLflow's UI shows as a table."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-        mlflow.log_text(text.getvalue(), path)
+        mlflow.log_text(as_csv(columns, rows), path)
 
     def file(self, path: Path, folder: str) -> None:
         """Logs a file as an artifact into a folder."""
@@ -180,9 +205,18 @@ class TrackedRun:
             )
 
 
-def _store() -> str:
-    """MLflow's tracking store, without the user and password that its address may hold."""
-    return re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())
+@contextmanager
+def _unchanged(*variables: str) -> Iterator[None]:
+    """Puts back environment variables, which MLflow sets and deletes for its own purposes."""
+    before = {variable: os.environ.get(variable) for variable in variables}
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
 
 
 def versions() -> dict[str, str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from clothseg.errors import UserError
 
 # What TensorFlow says of itself on every machine, through the C library and before its log level counts: that oneDNN
 # is on, which instructions it was built for, and that there is no GPU, which reads like an error.
@@ -19,24 +23,53 @@ _CHATTER = re.compile(
 )
 
 
-def load(*, seed: int, deterministic: bool) -> None:
+def load(*, seed: int, deterministic: bool, threads: int | None) -> None:
     """Imports Keras and its backend without their chatter, and seeds everything that draws random numbers.
 
     Args:
         seed: for Python, NumPy and the backend.
         deterministic: whether TensorFlow has to compute the same numbers every time (JAX on a CPU does).
+        threads: of the processor that TensorFlow computes with; None for one on every core.
+
+    Raises:
+        UserError: this process has computed with another number of threads.
     """
     with _without_chatter():
         import keras
 
+        # A sweep trains several networks in one process: each begins as if it were the first.
+        keras.utils.clear_session()
         keras.utils.set_random_seed(seed)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
+            logging.getLogger("tensorflow").addFilter(_not_retracing)
+
+            if threads is not None:
+                _set_threads(tf.config.threading, threads)
             # Looking for GPUs belongs to what TensorFlow comments on.
             tf.config.list_physical_devices()
             if deterministic:
                 tf.config.experimental.enable_op_determinism()
+
+
+def _not_retracing(record: logging.LogRecord) -> bool:
+    # Every training of a sweep is a function of its own, which TensorFlow takes for one that is built again and again.
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
+def _set_threads(threading: Any, count: int) -> None:
+    before = threading.get_intra_op_parallelism_threads()
+    if before == count:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(count)
+        threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError:
+        raise UserError(
+            f"threads={count}: this process has computed with {before or 'every core'} already; "
+            "hydra/launcher=workers hydra.launcher.fresh=true gives every run a process"
+        ) from None
 
 
 @contextmanager

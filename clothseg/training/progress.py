@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
+from clothseg.text import duration
+
 log = logging.getLogger(__name__)
 
 
@@ -68,13 +70,3 @@ class Progress(keras.callbacks.Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min 05 s, 3 h 20 min."""
-    seconds = round(seconds)
-    if seconds < 100:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import mlflow
@@ -14,7 +15,8 @@ from clothseg.tracking.run import TrackedRun, git_state, versions
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(variable, raising=False)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     yield
@@ -22,7 +24,7 @@ def store(tmp_path, monkeypatch):
 
 
 def opened(**changes) -> TrackedRun:
-    return TrackedRun(**{"experiment": "here", "name": "a run", "tags": {"answer": 42}} | changes)
+    return TrackedRun(**{"experiment": "here", "name": "a run", "tags": {"answer": 42}, "parent": None} | changes)
 
 
 def data(run: TrackedRun):
@@ -91,6 +93,130 @@ def test_a_store_that_cannot_be_used_is_told_without_its_password():
 def test_the_address_of_the_run_is_given():
     with opened() as run:
         assert run.where().startswith("http://127.0.0.1:5000/#/experiments/1/runs/") and "`mlflow ui`" in run.where()
+
+
+@pytest.fixture
+def elsewhere() -> str:
+    """A run in another experiment, as a sweep or a scheduler makes one."""
+    client = mlflow.MlflowClient()
+    run = client.create_run(client.create_experiment("elsewhere"), run_name="theirs", tags={"theirs": "kept"})
+    return run.info.run_id
+
+
+def experiment_name(run: TrackedRun) -> str:
+    return mlflow.get_experiment(data(run).info.experiment_id).name
+
+
+def variables() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
+
+
+def test_a_nested_run_is_in_its_parents_experiment(elsewhere):
+    with opened(parent=elsewhere) as run:
+        pass
+    assert data(run).data.tags["mlflow.parentRunId"] == elsewhere and experiment_name(run) == "elsewhere"
+    assert mlflow.get_experiment_by_name("here") is None
+    with opened() as following:
+        pass
+    assert "mlflow.parentRunId" not in data(following).data.tags and experiment_name(following) == "here"
+
+
+@pytest.mark.parametrize(("error", "status"), [(None, "FINISHED"), (OSError, "FAILED")])
+def test_one_training_is_logged_into_the_run_that_mlflows_variable_names(elsewhere, monkeypatch, error, status):
+    with opened():
+        pass  # MLflow remembers the experiment of an earlier run
+    monkeypatch.setenv("MLFLOW_RUN_ID", elsewhere)
+    try:
+        with opened() as run:
+            run.scores({"val/miou": 0.5}, step=1)
+            if error:
+                raise error
+    except OSError:
+        pass
+    found = data(run)
+    assert run.id == elsewhere and found.info.status == status and found.info.run_name == "a run"
+    assert found.data.tags["answer"] == "42" and found.data.tags["theirs"] == "kept"
+    assert found.data.metrics["val/miou"] == 0.5
+    with opened() as following:
+        pass
+    assert following.id != elsewhere and experiment_name(following) == "here"
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_trials_do_not_take_the_run_that_mlflows_variable_names_and_leave_the_variables_alone(
+    elsewhere, monkeypatch, error
+):
+    other = mlflow.MlflowClient().create_experiment("other")
+    theirs = mlflow.MlflowClient().create_run(other).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", theirs)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", other)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    before, made = variables(), []
+    for _ in range(2):
+        try:
+            with opened(parent=elsewhere) as run:
+                made.append(run.id)
+                if error:
+                    raise error
+        except KeyboardInterrupt:
+            pass
+        assert variables() == before
+        assert data(run).data.tags["mlflow.parentRunId"] == elsewhere and experiment_name(run) == "elsewhere"
+    assert len({*made, theirs, elsewhere}) == 4
+
+
+@pytest.mark.parametrize("state", ["absent", "deleted", "malformed"])
+def test_a_run_to_log_into_or_under_that_is_not_there_is_told(elsewhere, monkeypatch, state):
+    run_id = {"absent": "0" * 32, "deleted": elsewhere, "malformed": "no/run"}[state]
+    mlflow.MlflowClient().delete_run(elsewhere)
+    with pytest.raises(UserError, match=f"^parent run {run_id} ") as told, opened(parent=run_id):
+        pass
+    assert "mlflow.db" in str(told.value)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    before = variables()
+    with pytest.raises(UserError, match=f"^MLFLOW_RUN_ID={run_id} ") as told, opened():
+        pass
+    assert "mlflow.db" in str(told.value) and variables() == before
+    assert mlflow.active_run() is None
+
+
+def test_the_experiment_may_be_named_by_the_id_in_mlflows_variable(monkeypatch):
+    theirs = mlflow.MlflowClient().create_experiment("theirs")
+    with opened(experiment=theirs) as named:
+        pass
+    assert experiment_name(named) == theirs
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", theirs)
+    with opened(experiment=theirs) as by_id:
+        pass
+    with opened() as by_name:
+        pass
+    assert experiment_name(by_id) == "theirs" and experiment_name(by_name) == "here"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    with pytest.raises(UserError, match="77"), opened(experiment="77"):
+        pass
+
+
+def test_mlflows_variable_names_the_store(tmp_path, monkeypatch):
+    mlflow.set_tracking_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'theirs.db'}")
+    with opened() as run:
+        assert "theirs.db" in run.where()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'theirs.db'}")
+    assert data(run).info.status == "FINISHED"
+
+
+def test_an_experiment_that_another_process_makes_at_the_same_moment_is_shared(monkeypatch):
+    theirs = mlflow.MlflowClient().create_experiment("here")
+    find = mlflow.tracking.fluent.TrackingServiceClient.get_experiment_by_name
+    late = iter([None])
+    monkeypatch.setattr(
+        mlflow.tracking.fluent.TrackingServiceClient,
+        "get_experiment_by_name",
+        lambda client, name: next(late, find(client, name)),
+    )
+    with opened() as run:
+        pass
+    assert data(run).info.experiment_id == theirs
 
 
 def test_commit_and_dirty_flag_are_those_of_the_checkout(tmp_path):

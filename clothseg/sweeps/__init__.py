@@ -1,0 +1,1 @@
+"""Optuna studies behind `python -m clothseg.train -m sweep=...`."""

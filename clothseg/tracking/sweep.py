@@ -1,0 +1,185 @@
+"""The run of a study in MLflow, which its trials are nested under."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mlflow
+import optuna
+from mlflow.entities import LifecycleStage, Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context import registry
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from clothseg.errors import UserError
+from clothseg.text import as_csv
+from clothseg.tracking.store import experiment_of, quiet, store_address, where
+from clothseg.tracking.study_figures import study_figures
+
+log = logging.getLogger(__name__)
+
+SHARE_OF_DRAWING = 0.05  # of the time that may be spent on figures while trials run
+
+
+class SweepRun:
+    """The parent run of a study: opened anew or continued, and kept up to date.
+
+    Everything goes through MLflow's client by the run's id, as trials have runs of their own in the same process. A
+    store that fails later on is warned of and does not end the sweep.
+
+    Args:
+        experiment: name of the MLflow experiment; made where it is missing.
+        name: of the study, and of its run.
+        known: the run that the study had before, or None. Under MLFLOW_RUN_ID it is the run named there instead.
+        tags: to find it by.
+
+    Attributes:
+        id: of the run.
+        experiment_id: of the experiment that it is in.
+
+    Raises:
+        UserError: the tracking store cannot be used.
+    """
+
+    def __init__(self, *, experiment: str, name: str, known: str | None, tags: Mapping[str, str]) -> None:
+        quiet()
+        self.drawn, self.seconds = -float("inf"), 0.0
+        try:
+            self.client = mlflow.MlflowClient()
+            run = self._open(experiment, name, known)
+            self.id, self.experiment_id = run.info.run_id, run.info.experiment_id
+            self.client.update_run(self.id, status="RUNNING")
+            for key, value in {**registry.resolve_tags(), **tags, "study": name, "role": "sweep"}.items():
+                self.client.set_tag(self.id, key, value)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"cannot track in {store_address()} ({error}); MLFLOW_TRACKING_URI names another store"
+            ) from error
+
+    def where(self) -> str:
+        """Where to look at the run, in words."""
+        return where(self.experiment_id, self.id)
+
+    def update(
+        self,
+        study: optuna.Study,
+        *,
+        objectives: Sequence[str],
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        final: bool,
+    ) -> None:
+        """Logs the study as it stands.
+
+        Args:
+            study: with its trials.
+            objectives: names of what is optimised.
+            columns: of the table of trials.
+            rows: of that table.
+            final: whether figures are drawn however long that takes; they are drawn in a small share of the time else.
+        """
+        with self._forgiving("the study"):
+            self.client.log_text(self.id, as_csv(columns, rows), "tables/trials.csv")
+            trials = [trial for trial in study.get_trials(deepcopy=False) if "surplus" not in trial.user_attrs]
+            for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
+                count = sum(trial.state is state for trial in trials)
+                self.client.set_tag(self.id, f"trials.{state.name.lower()}", count)
+            self._best(study, objectives, trials)
+            if final or time.monotonic() - self.drawn > self.seconds / SHARE_OF_DRAWING:
+                begun = time.monotonic()
+                for name, figure in study_figures(study, objectives=objectives).items():
+                    self.client.log_figure(self.id, figure, f"figures/{name}.png")
+                self.drawn, self.seconds = time.monotonic(), time.monotonic() - begun
+
+    def lost(self, run_id: str, reason: str) -> None:
+        """Ends the run of a trial whose process is gone and could not do so itself."""
+        with self._forgiving(f"run {run_id}"):
+            if self.client.get_run(run_id).info.status == "RUNNING":
+                self.client.set_tag(run_id, "failure", reason[:5000])
+                self.client.set_tag(run_id, "trial.state", "FAIL")
+                self.client.set_terminated(run_id, "KILLED")
+
+    def end(self, status: str) -> None:
+        """Ends the run as FINISHED, KILLED or FAILED."""
+        with self._forgiving("the end of the study"):
+            self.client.set_terminated(self.id, status)
+
+    def _open(self, experiment: str, name: str, known: str | None) -> Run:
+        if named := os.environ.get("MLFLOW_RUN_ID"):
+            experiment_of(named, given="MLFLOW_RUN_ID=")
+            return self.client.get_run(named)
+        if known is not None and (run := self._existing(known)) is not None:
+            return run
+        experiment_id = self._experiment(experiment)
+        if not (found := self._tagged(experiment_id, name)):
+            tags = {MLFLOW_RUN_NAME: name, "study": name, "role": "sweep"}
+            own = self.client.create_run(experiment_id, tags=tags)
+            # Another process may have done so at this moment; both see both now, and take the older.
+            found = self._tagged(experiment_id, name)
+            if found[0].info.run_id != own.info.run_id:
+                self.client.delete_run(own.info.run_id)
+        return found[0]
+
+    def _existing(self, run_id: str) -> Run | None:
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            # The study was begun in another store.
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+
+    def _experiment(self, name: str) -> str:
+        """Id of the experiment, which is made where it is missing, perhaps by another process at this moment."""
+        for attempt in range(2):
+            found = self.client.get_experiment_by_name(name)
+            if found is not None and found.lifecycle_stage == LifecycleStage.ACTIVE:
+                return found.experiment_id
+            if found is not None:
+                break
+            try:
+                return self.client.create_experiment(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS" or attempt:
+                    raise
+        raise UserError(
+            f"tracking.experiment={name} was deleted from {store_address()}; "
+            "`mlflow experiments restore` brings it back, tracking.experiment=OTHER takes another"
+        )
+
+    def _tagged(self, experiment_id: str, name: str) -> list[Run]:
+        quoted = name.replace("'", "")
+        found = self.client.search_runs([experiment_id], f"tags.study = '{quoted}' and tags.role = 'sweep'")
+        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def _best(self, study: optuna.Study, objectives: Sequence[str], trials: list[optuna.trial.FrozenTrial]) -> None:
+        complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        if not complete:
+            return
+        if len(objectives) > 1:
+            self.client.set_tag(self.id, "pareto.trials", ", ".join(str(trial.number) for trial in study.best_trials))
+            return
+        upwards = study.direction is StudyDirection.MAXIMIZE
+        best = (max if upwards else min)(complete, key=lambda trial: trial.values[0])
+        # Tags, as a parameter of a run can never change.
+        for key, value in {"trial": best.number, "value": best.values[0], **best.params}.items():
+            self.client.set_tag(self.id, f"best.{key}", value)
+        ended = sum(trial.state.is_finished() for trial in trials)
+        self.client.log_metric(self.id, f"best/{objectives[0]}", best.values[0], step=ended)
+
+    @contextmanager
+    def _forgiving(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            log.warning("%s could not be logged to %s: %s", what, store_address(), str(error).split("\n")[0])
