@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import re
@@ -33,10 +34,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
-    """Copies what tells a run's story out of MLflow: command, configuration, scores per epoch, tables and figures.
+    """Copies what tells the story of a training or a sweep out of MLflow: command, scores, tables and figures.
 
     Args:
-        run_id: of an MLflow run that `clothseg.train` made.
+        run_id: of an MLflow run that `clothseg.train` made: a training, or the parent run of a sweep.
         experiments: where results are kept.
         name: of the folder the run gets; None makes one from the run's name. A result of that name is replaced.
 
@@ -44,8 +45,8 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
         The folder.
 
     Raises:
-        UserError: there is no such run, it is not one of `clothseg.train`'s, it has not finished, or the folder holds
-            something that is not a result.
+        UserError: there is no such run, it is neither a training nor a sweep of `clothseg.train`'s, has not finished,
+            or the folder holds something that is not a result.
     """
     import mlflow
 
@@ -59,25 +60,16 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
         ) from None
     if run.info.status != "FINISHED":
         raise UserError(f"run={run_id} is {run.info.status}; only a FINISHED run is a result")
-    if "preset" not in run.data.tags:
+    sweep = run.data.tags.get("role") == "sweep"
+    if "preset" not in run.data.tags and not sweep:
         raise UserError(f"run={run_id} was not made by clothseg.train; the tag `preset` tells those that were")
-    series = {key: client.get_metric_history(run_id, key) for key in run.data.metrics if not key.startswith("system/")}
     folder = experiments / (name or _slug(run.info.run_name))
-    if folder.exists() and not (folder / "result.json").is_file():
+    if folder.exists() and not any((folder / f"{kind}.json").is_file() for kind in ("result", "sweep")):
         raise UserError(f"{folder} exists and is not a result; name=NAME takes another folder")
     aside = experiments / f".{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    for artifact in ARTIFACTS:
-        client.download_artifacts(run_id, artifact, str(aside))
-    # The same few training photos in every result would only fill the repository.
-    for figure in ("samples", "augmentation"):
-        (aside / "figures" / f"{figure}.png").unlink(missing_ok=True)
-    config = aside / "config" / "config.yaml"
-    (aside / "config.yaml").write_text(_portable(config.read_text("utf-8")), encoding="utf-8")
-    shutil.rmtree(config.parent)
-    _write_epochs(series, aside / "metrics.csv")
-    (aside / "result.json").write_text(json.dumps(_result(run, series), indent=2) + "\n", encoding="utf-8")
+    (_take_in_sweep if sweep else _take_in_training)(client, run, aside)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     return folder
@@ -95,7 +87,8 @@ def write_table(experiments: Path) -> Path:
     results = [
         (path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/result.json"))
     ]
-    if not results:
+    sweeps = _sweeps(experiments)
+    if not results and not sweeps:
         raise UserError(f"experiments={experiments} holds no result yet; run=<MLflow run id> takes one in")
     lines = [
         "# Measured results",
@@ -118,9 +111,56 @@ def write_table(experiments: Path) -> Path:
         lines += ["Commands:", ""]
         lines += [f"- {name}: `{result['command']}`" for name, result in results if result["dataset"] == dataset]
         lines += [""]
+    lines += sweeps
     path = experiments / "README.md"
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return path
+
+
+def _take_in_training(client: Any, run: Any, aside: Path) -> None:
+    series = {
+        key: client.get_metric_history(run.info.run_id, key)
+        for key in run.data.metrics
+        if not key.startswith("system/")
+    }
+    for artifact in ARTIFACTS:
+        client.download_artifacts(run.info.run_id, artifact, str(aside))
+    # The same few training photos in every result would only fill the repository.
+    for figure in ("samples", "augmentation"):
+        (aside / "figures" / f"{figure}.png").unlink(missing_ok=True)
+    config = aside / "config" / "config.yaml"
+    (aside / "config.yaml").write_text(_portable(config.read_text("utf-8")), encoding="utf-8")
+    shutil.rmtree(config.parent)
+    _write_epochs(series, aside / "metrics.csv")
+    (aside / "result.json").write_text(json.dumps(_result(run, series), indent=2) + "\n", encoding="utf-8")
+
+
+def _take_in_sweep(client: Any, run: Any, aside: Path) -> None:
+    client.download_artifacts(run.info.run_id, "figures", str(aside))
+    tables = Path(client.download_artifacts(run.info.run_id, "tables", str(aside)))
+    (tables / "trials.csv").rename(aside / "trials.csv")
+    tables.rmdir()
+    (aside / "sweep.json").write_text(json.dumps(_sweep(run, aside / "trials.csv"), indent=2) + "\n", encoding="utf-8")
+
+
+def _sweep(run: Any, trials: Path) -> dict[str, Any]:
+    tags = run.data.tags
+    with trials.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    objective = tags["objectives"].split(", ")[0]
+    baseline = next((row for row in rows if row["state"] == "COMPLETE" and "baseline" in row["remark"]), None)
+    return {
+        "run_id": run.info.run_id,
+        "study": tags["study"],
+        "command": _portable(tags["command"]),
+        "objectives": tags["objectives"],
+        "trials": {state: sum(row["state"] == state for row in rows) for state in ("COMPLETE", "PRUNED", "FAIL")},
+        "epochs": sum(int(row["epochs"] or 0) for row in rows),
+        "minutes": round(sum(float(row["seconds"] or 0) for row in rows) / 60, 1),
+        "baseline": float(baseline[objective]) if baseline is not None else None,
+        "best": {key.removeprefix("best."): value for key, value in tags.items() if key.startswith("best.")} or None,
+        "pareto": tags.get("pareto.trials"),
+    }
 
 
 def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
@@ -163,6 +203,38 @@ def _write_epochs(series: dict[str, list[Any]], path: Path) -> None:
     path.write_text(as_csv(["epoch", *names], rows), encoding="utf-8")
 
 
+def _sweeps(experiments: Path) -> list[str]:
+    """The studies that were taken in, as lines of the table."""
+    found = [
+        (path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/sweep.json"))
+    ]
+    if not found:
+        return []
+    columns = ["sweep", "objective", "complete", "pruned", "failed", "epochs", "minutes", "baseline", "best", "with"]
+    lines = ["## Sweeps", "", _line(columns), _line(["---"] * 2 + ["---:"] * 7 + ["---"])]
+    for name, sweep in found:
+        best = dict(sweep["best"] or {})
+        trial, value = best.pop("trial", None), best.pop("value", None)
+        params = " ".join(f"{key}={_short(given)}" for key, given in best.items())
+        chosen = f"trial {trial}: {params}" if trial is not None else f"Pareto front: trials {sweep['pareto']}"
+        scores = [f"{float(score):.4f}" if score is not None else "" for score in (sweep["baseline"], value)]
+        counts = [*sweep["trials"].values(), sweep["epochs"], f"{sweep['minutes']:.0f}"]
+        lines.append(_line([f"[{name}]({name}/trials.csv)", sweep["objectives"], *map(str, counts), *scores, chosen]))
+    lines += ["", "Commands:", "", *(f"- {name}: `{sweep['command']}`" for name, sweep in found), ""]
+    return lines
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(text: str) -> str:
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text
+
+
 def _row(name: str, result: dict[str, Any]) -> list[str]:
     def score(key: str) -> str:
         return f"{result[key]:.3f}" if result.get(key) is not None else ""
@@ -186,7 +258,7 @@ def _table(rows: list[list[str]]) -> list[str]:
         "mean IoU", "clothing mean IoU", "accuracy on clothing", "mean recall", "minutes",
     )  # fmt: skip
     alignment = ["---"] * 3 + ["---:"] * (len(columns) - 3)
-    return ["| " + " | ".join(cells) + " |" for cells in (columns, alignment, *rows)]
+    return [_line(list(cells)) for cells in (columns, alignment, *rows)]
 
 
 def _slug(name: str) -> str:

@@ -66,12 +66,6 @@ def new_postgres() -> Iterator[Callable[[], str]]:
         run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-@pytest.fixture(scope="session")
-def postgres(new_postgres: Callable[[], str]) -> str:
-    """Address of a PostgreSQL database, empty at first, that tests share."""
-    return new_postgres()
-
-
 class CommandLine:
     """The entry points as a user starts them: in a folder, in a process of their own."""
 

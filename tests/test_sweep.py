@@ -101,7 +101,9 @@ def test_what_is_to_be_done_is_shown_first_and_every_trial_after(swept):
     assert lines[0] == "study lr_batch_article in sqlite:///optuna.db: 0 of 3 trials done, 3 to do"
     assert "  optimizer.learning_rate    0.0001 to 0.01, log" in lines
     assert "  batch_size                 16 to 128, log" in lines
-    assert any(line.split() == ["baseline,", "trial", "0", "optimizer.learning_rate=0.001", "batch_size=64"] for line in lines)
+    assert any(
+        line.split() == ["baseline,", "trial", "0", "optimizer.learning_rate=0.001", "batch_size=64"] for line in lines
+    )
     ended = [line for line in lines if line.startswith("trial ") and " in " in line]
     assert [line.split()[2] for line in ended] == ["COMPLETE", "PRUNED", "PRUNED"]
     assert sum("of 3 done" in line for line in lines) == 3 and any(line.endswith("left") for line in lines)
@@ -151,7 +153,9 @@ def test_the_same_command_with_more_trials_goes_on_in_the_same_run(swept, cloths
     before, _, _ = runs(folder, experiment="ours")
     # The first command again has nothing to do; the second has one trial, which is not pruned.
     for count, pruner in ((3, PRUNED), (4, ("sweep/pruner=none",))):
-        done = sweep(clothseg, folder, "sweep=lr_batch", f"sweep.n_trials={count}", *pruner, MLFLOW_EXPERIMENT_NAME="ours")
+        done = sweep(
+            clothseg, folder, "sweep=lr_batch", f"sweep.n_trials={count}", *pruner, MLFLOW_EXPERIMENT_NAME="ours"
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"3 of {count} trials done, {count - 3} to do" in done.stdout
     after, children, _ = runs(folder, experiment="ours")
@@ -212,7 +216,9 @@ def test_what_every_trial_would_fail_for_is_told_on_one_line_before_the_first(tm
 def test_a_sweep_without_multirun_says_how_to_run_it(tmp_path, clothseg):
     done = clothseg("train", "sweep=lr_batch", folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.strip() == "clothseg: sweep=lr_batch is for multiruns; python -m clothseg.train -m sweep=lr_batch"
+    assert (
+        done.stderr.strip() == "clothseg: sweep=lr_batch is for multiruns; python -m clothseg.train -m sweep=lr_batch"
+    )
 
 
 def test_a_sweep_in_which_everything_fails_stops_early_with_the_reason(tmp_path, clothseg):
@@ -283,13 +289,19 @@ def test_a_grid_is_tried_once_each_baseline_first_and_a_trial_that_diverges_does
     for trial in study.trials:
         by_rate[trial.params["optimizer.learning_rate"]].add(trial.state)
     assert by_rate == {0.001: {TrialState.COMPLETE}, 1e30: {TrialState.FAIL}}
-    assert "DivergedError" in next(trial for trial in study.trials if trial.state is TrialState.FAIL).user_attrs["failure"]
+    assert (
+        "DivergedError" in next(trial for trial in study.trials if trial.state is TrialState.FAIL).user_attrs["failure"]
+    )
     _, children, _ = runs(tmp_path)
     assert Counter(run.info.status for run in children) == {"FINISHED": 2, "FAILED": 2}
 
 
 def test_two_objectives_give_a_pareto_front_and_the_commands_for_it(tmp_path, clothseg):
-    space = ("backbone=choice(mobilenetv2)", "image_size=choice([32,32],[64,64])", "sweep.baseline.backbone=mobilenetv2")
+    space = (
+        "backbone=choice(mobilenetv2)",
+        "image_size=choice([32,32],[64,64])",
+        "sweep.baseline.backbone=mobilenetv2",
+    )
     options = [option for option in TINY if not option.startswith(("image_size", "backbone="))]
     done = clothseg(
         "train", "-m", "sweep=multi", "sweep.n_trials=2", *space, "sweep.baseline.image_size='[64,64]'", *options,
@@ -306,9 +318,10 @@ def test_two_objectives_give_a_pareto_front_and_the_commands_for_it(tmp_path, cl
     assert "figures/pareto_front.png" in [item.path for item in client.list_artifacts(parent.info.run_id, "figures")]
 
 
-def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_path, clothseg, postgres):
+def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_path, clothseg, new_postgres):
+    postgres, tracked = new_postgres(), new_postgres()
     options = ("sweep=lr_batch", "sweep.n_trials=4", "sweep/pruner=none", "threads=1", f"sweep.storage={postgres}")
-    tracking = {"MLFLOW_TRACKING_URI": postgres}
+    tracking = {"MLFLOW_TRACKING_URI": tracked}
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
@@ -320,7 +333,7 @@ def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_pat
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
     assert len({tuple(trial.params.values()) for trial in trials}) == 4
     assert len({trial.user_attrs["worker"]["pid"] for trial in trials}) == 2
-    parent, children, _ = runs(tmp_path, store=postgres)
+    parent, children, _ = runs(tmp_path, store=tracked)
     assert len(children) == 4 and parent.info.status == "FINISHED"
     password = postgres.split(":")[2].split("@")[0]
     assert len(password) > 5

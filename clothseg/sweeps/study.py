@@ -69,8 +69,11 @@ def open_storage(address: str, *, grace_period: int) -> RDBStorage:
     try:
         # Two processes that make the tables at the same moment get in each other's way once.
         return patiently(opened, seconds=5)
-    except (SQLAlchemyError, StorageInternalError, ImportError, ValueError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, ValueError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+        if isinstance(error, RuntimeError):
+            # Both keep their version in a table of the same name.
+            reason = "it holds something else than studies, perhaps MLflow's runs, which need a database of their own"
         raise StudyError(
             f"sweep.storage={without_password(address)}: {without_password(reason)}; "
             "sqlite:///FILE or postgresql://USER@HOST/NAME work (with pip install clothseg[postgresql])"

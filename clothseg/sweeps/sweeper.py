@@ -132,7 +132,11 @@ class Sweep(OptunaSweeperImpl):
             experiment=self.config.tracking.experiment,
             name=self.study.study_name,
             known=self.study.user_attrs.get("mlflow_parent"),
-            tags={"space": str(self.config.sweep.space), "command": self._command()},
+            tags={
+                "space": str(self.config.sweep.space),
+                "objectives": ", ".join(self.objectives),
+                "command": self._command(),
+            },
         )
         self.study.set_user_attr("mlflow_parent", self.run.id)
         self._mourn(lost)
@@ -416,7 +420,8 @@ class Sweep(OptunaSweeperImpl):
         return Path("conf"), ["--config-dir", "conf"]
 
     def _command(self) -> str:
-        arguments = [*self.config.hydra.overrides.hydra, *self.config.hydra.overrides.task]
+        own = [part for part in self.config.hydra.overrides.hydra if part != "hydra.mode=MULTIRUN"]
+        arguments = [*own, *self.config.hydra.overrides.task]
         return without_password(shlex.join(["python", "-m", "clothseg.train", "-m", *arguments]))
 
 

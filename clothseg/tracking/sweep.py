@@ -35,7 +35,7 @@ class SweepRun:
     store that fails later on is warned of and does not end the sweep.
 
     Args:
-        experiment: name of the MLflow experiment; made where it is missing.
+        experiment: name of the MLflow experiment, made where it is missing, or the value of MLFLOW_EXPERIMENT_ID.
         name: of the study, and of its run.
         known: the run that the study had before, or None. Under MLFLOW_RUN_ID it is the run named there instead.
         tags: to find it by.
@@ -141,6 +141,8 @@ class SweepRun:
 
     def _experiment(self, name: str) -> str:
         """Id of the experiment, which is made where it is missing, perhaps by another process at this moment."""
+        if name == os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            return name
         for attempt in range(2):
             found = self.client.get_experiment_by_name(name)
             if found is not None and found.lifecycle_stage == LifecycleStage.ACTIVE:

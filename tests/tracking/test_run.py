@@ -83,7 +83,9 @@ def test_inputs_of_equal_data_have_equal_digests_and_parts_differ():
     assert len(set(digests[0])) == 2
 
 
-def test_a_store_that_cannot_be_used_is_told_without_its_password():
+def test_a_store_that_cannot_be_used_is_told_without_its_password(monkeypatch):
+    # MLflow tries for 100 seconds.
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
     mlflow.set_tracking_uri("postgresql://me:secret@127.0.0.1:9/none")
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as told, opened():
         pass
