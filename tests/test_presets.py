@@ -11,9 +11,16 @@ from clothseg import assemble, entry
 from clothseg.errors import UserError
 from clothseg.models.backbones import BACKBONES
 from clothseg.settings import PrepareSettings, TrainSettings, check
+from clothseg.sweeps import plugin
 
 CONF = entry.config_folder()
 GROUPS = ("augmentation", "backbone", "dataset", "decoder", "loss", "optimizer", "schedule", "split")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sweeper():
+    """Sweeps name what Hydra has to be told of."""
+    plugin.register()
 
 
 def options(group: str) -> list[str]:
@@ -146,3 +153,26 @@ def test_every_defect_of_the_article_is_an_option_of_its_own():
         "schedule.phases.fine_tuning.validation_steps",
         "schedule.restart_data",
     }
+
+
+@pytest.mark.parametrize("name", options("sweep"))
+def test_every_sweep_composes_with_any_experiment_and_says_how_to_run_it(name):
+    text = (CONF / "sweep" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"# Run:      python -m clothseg.train -m sweep={name}" in text
+    for experiment in options("experiment"):
+        settings = check(compose(f"sweep={name}", f"experiment={experiment}", "sweep.n_trials=3"), TrainSettings)
+        assert settings.sweep.study_name == f"{name}_{experiment}" and settings.sweep.n_trials == 3
+        # Trial 0 is within the space.
+        assert set(settings.sweep.baseline) == set(settings.sweep.params)
+
+
+@pytest.mark.parametrize("name", options("sweep/pruner"))
+def test_every_pruner_can_be_made(name):
+    cfg = compose("sweep=lr_batch", f"sweep/pruner={name}")
+    with execution_whitelist(entry.TARGETS):
+        assert type(entry.build(cfg.sweep.pruner)).__name__.lower() == {"none": "nop"}.get(name, name) + "pruner"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid", "nsgaii", "cmaes", "gp", "qmc"])
+def test_any_sampler_composes_with_a_sweep(sampler):
+    compose("sweep=lr_batch", f"hydra/sweeper/sampler={sampler}")

@@ -231,6 +231,9 @@ def test_a_sweep_in_which_everything_fails_stops_early_with_the_reason(tmp_path,
     assert time.monotonic() - begun < 60
     parent, _, _ = runs(tmp_path)
     assert parent.info.status == "FAILED"
+    # Whoever starts it again has put something right, or is told again.
+    done = clothseg("train", "-m", "sweep=lr_batch", "dataset.root=nowhere", "dataset.download=false", folder=tmp_path)
+    assert done.returncode == 2 and states(the_study(tmp_path)) == ["FAIL"] * 6
 
 
 def test_killed_it_loses_what_was_in_flight_and_runs_that_again_once(tmp_path, clothseg):

@@ -16,6 +16,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import optuna
@@ -239,7 +240,13 @@ def recover(study: optuna.Study, storage: RDBStorage) -> list[FrozenTrial]:
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in running:
         owner = trial.user_attrs.get("worker") or trial.user_attrs.get("asker")
-        if owner is not None and alive(owner) is False:
+        if owner is None:
+            # Its process was about to say who it is, and was killed in this moment if that is long ago.
+            began = trial.datetime_start or datetime.min
+            gone = datetime.now() - began > timedelta(seconds=storage.grace_period or 0)
+        else:
+            gone = alive(owner) is False
+        if gone:
             lose(study, storage, trial.number, "its process was killed")
     fail_stale_trials(study)
     now = study.get_trials(deepcopy=False)

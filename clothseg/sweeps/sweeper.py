@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 import signal
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
@@ -92,7 +91,7 @@ class Sweep(OptunaSweeperImpl):
         Raises:
             UserError: an option is wrong, the study is another one, or all trials failed.
         """
-        self.begun = time.monotonic()
+        self.settled: list[int] = []
         signal.signal(signal.SIGTERM, _interrupt)
         self._process_searchspace_config()
         space, fixed, deleted = create_params_from_overrides([*self._parse_sweeper_params_config(), *arguments])
@@ -287,6 +286,7 @@ class Sweep(OptunaSweeperImpl):
                 log.debug("trial %d ended at this moment", number)
             if "mlflow_run_id" in trial.user_attrs:
                 self.run.lost(trial.user_attrs["mlflow_run_id"], text)
+        self.settled.append(number)
         trial = self._trial(number)
         log.info("%s", table.line(self.study, trial, objectives=self.objectives))
         done = counted(self.study)
@@ -309,7 +309,8 @@ class Sweep(OptunaSweeperImpl):
                 self.run.lost(trial.user_attrs["mlflow_run_id"], "its process was killed")
 
     def _stop_if_everything_fails(self) -> None:
-        ended = [trial for trial in counted(self.study) if trial.state.is_finished()]
+        # Of this process: what failed before, the user has seen, and perhaps put right.
+        ended = [self._trial(number) for number in self.settled]
         failed = [trial for trial in ended if trial.state is TrialState.FAIL]
         if len(ended) < self.max_failures:
             return

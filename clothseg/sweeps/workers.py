@@ -29,6 +29,8 @@ from omegaconf import DictConfig, open_dict
 
 from clothseg.errors import UserError
 
+# What the drivers of NVIDIA and AMD put there.
+DEVICES = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/kfd")
 SECONDS_TO_END = 30  # for a job that was asked to end: it logs what it has
 
 
@@ -150,7 +152,7 @@ class _Worker:
 def has_gpu() -> bool:
     """Whether there is a GPU that this process may use, without loading what would use it."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/kfd"))
+    return not hidden and any(Path(device).exists() for device in DEVICES)
 
 
 def _died(exit_code: int | None) -> JobReturn:

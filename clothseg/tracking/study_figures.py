@@ -130,7 +130,8 @@ def _intermediate_values(study: _Study) -> Figure | None:
     for trial in sorted(reported, key=lambda trial: (trial is best, "baseline" in trial.user_attrs)):
         epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
         if trial is best:
-            style = {"color": BLUE, "linewidth": 2.4, "label": f"best, trial {trial.number}"}
+            kind = "best, which is the baseline" if "baseline" in trial.user_attrs else "best"
+            style = {"color": BLUE, "linewidth": 2.4, "label": f"{kind}, trial {trial.number}"}
         elif "baseline" in trial.user_attrs and trial.state is TrialState.COMPLETE:
             style = {"color": GREEN, "linewidth": 2.4, "label": f"baseline, trial {trial.number}"}
         elif trial.state is TrialState.COMPLETE:
@@ -243,13 +244,13 @@ def _parallel_coordinates(study: _Study) -> Figure | None:
         span = high - low or 1.0
         lines.append((column - low) / span if high > low else np.full(len(column), 0.5))
         choices = None if name is None else study.choices(name)
-        ticks = range(len(choices)) if choices is not None else np.linspace(low, high, 5) if high > low else [low]
+        ticks = range(len(choices)) if choices is not None else _round_ticks(low, high, log_scale=log_scale)
         axes.axvline(place, color=INK, linewidth=0.8)
         for tick in ticks:
             height = (tick - low) / span if high > low else 0.5
             if not -0.01 <= height <= 1.01:
                 continue
-            text = str(choices[tick]) if choices is not None else f"{10**tick if log_scale else tick:.3g}"
+            text = str(choices[tick]) if choices is not None else f"{10**tick if log_scale else tick:.6g}"
             axes.annotate(
                 text, (place, height), xytext=(-4, 0), textcoords="offset points", ha="right", va="center",
                 fontsize=SMALL, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
@@ -272,6 +273,19 @@ def _parallel_coordinates(study: _Study) -> Figure | None:
     return figure
 
 
+def _round_ticks(low: float, high: float, *, log_scale: bool) -> np.ndarray:
+    """Round numbers from `low` to `high`; for a log scale these, and what is returned, are decimal logarithms."""
+    if low == high:
+        return np.array([low])
+    if not log_scale:
+        return MaxNLocator(5).tick_values(low, high)
+    ticks = np.array(LogLocator(subs=(1, 2, 5)).tick_values(10**low, 10**high))
+    inside = (ticks >= 10**low) & (ticks <= 10**high)
+    # Within a fraction of a decade there are no two such numbers.
+    ticks = ticks[inside] if inside.sum() > 1 else MaxNLocator(4).tick_values(10**low, 10**high)
+    return np.log10(ticks[ticks > 0])
+
+
 def _pareto_front(study: _Study) -> Figure | None:
     if len(study.objectives) != 2 or not study.complete:
         return None
@@ -290,7 +304,11 @@ def _pareto_front(study: _Study) -> Figure | None:
             str(trial.number), (trial.values[1], trial.values[0]), xytext=(5, 5), textcoords="offset points",
             fontsize=SMALL, color=QUIET,
         )  # fmt: skip
-    axes.plot([trial.values[1] for trial in front], [trial.values[0] for trial in front], color=BLUE, linewidth=1.2)
+    # Steps: between two trials of the front nothing better than the worse of both was reached.
+    axes.step(
+        [trial.values[1] for trial in front], [trial.values[0] for trial in front], color=BLUE, linewidth=1.2,
+        where="pre" if study.upwards[1] else "post",
+    )  # fmt: skip
     axes.set_xlabel(study.objectives[1], fontsize=NORMAL)
     axes.set_ylabel(study.objectives[0], fontsize=NORMAL)
     axes.margins(0.08)

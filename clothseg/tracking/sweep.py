@@ -11,7 +11,7 @@ from typing import Any
 
 import mlflow
 import optuna
-from mlflow.entities import LifecycleStage, Run
+from mlflow.entities import LifecycleStage, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
@@ -26,6 +26,7 @@ from clothseg.tracking.study_figures import study_figures
 log = logging.getLogger(__name__)
 
 SHARE_OF_DRAWING = 0.05  # of the time that may be spent on figures while trials run
+SETTLE = 1.0  # seconds; by less, workers may see each other's runs late, and their clocks differ
 
 
 class SweepRun:
@@ -56,8 +57,7 @@ class SweepRun:
             run = self._open(experiment, name, known)
             self.id, self.experiment_id = run.info.run_id, run.info.experiment_id
             self.client.update_run(self.id, status="RUNNING")
-            for key, value in {**registry.resolve_tags(), **tags, "study": name, "role": "sweep"}.items():
-                self.client.set_tag(self.id, key, value)
+            self._tag(self.id, {**registry.resolve_tags(), **tags, "study": name, "role": "sweep"})
         except UserError:
             raise
         except Exception as error:
@@ -90,9 +90,9 @@ class SweepRun:
         with self._forgiving("the study"):
             self.client.log_text(self.id, as_csv(columns, rows), "tables/trials.csv")
             trials = [trial for trial in study.get_trials(deepcopy=False) if "surplus" not in trial.user_attrs]
-            for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
-                count = sum(trial.state is state for trial in trials)
-                self.client.set_tag(self.id, f"trials.{state.name.lower()}", count)
+            states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+            counts = {f"trials.{state.name.lower()}": sum(trial.state is state for trial in trials) for state in states}
+            self._tag(self.id, counts)
             self._best(study, objectives, trials)
             if final or time.monotonic() - self.drawn > self.seconds / SHARE_OF_DRAWING:
                 begun = time.monotonic()
@@ -104,8 +104,7 @@ class SweepRun:
         """Ends the run of a trial whose process is gone and could not do so itself."""
         with self._forgiving(f"run {run_id}"):
             if self.client.get_run(run_id).info.status == "RUNNING":
-                self.client.set_tag(run_id, "failure", reason[:5000])
-                self.client.set_tag(run_id, "trial.state", "FAIL")
+                self._tag(run_id, {"failure": reason[:5000], "trial.state": "FAIL"})
                 self.client.set_terminated(run_id, "KILLED")
 
     def end(self, status: str) -> None:
@@ -120,13 +119,15 @@ class SweepRun:
         if known is not None and (run := self._existing(known)) is not None:
             return run
         experiment_id = self._experiment(experiment)
-        if not (found := self._tagged(experiment_id, name)):
-            tags = {MLFLOW_RUN_NAME: name, "study": name, "role": "sweep"}
-            own = self.client.create_run(experiment_id, tags=tags)
-            # Another process may have done so at this moment; both see both now, and take the older.
+        own, found = None, self._tagged(experiment_id, name)
+        if not found:
+            own = self.client.create_run(experiment_id, tags={MLFLOW_RUN_NAME: name, "study": name, "role": "sweep"})
+        # Other workers may be doing so at this moment, an older run not yet be seen; in the end all take the oldest.
+        if own or time.time() - found[0].info.start_time / 1000 < 2 * SETTLE:
+            time.sleep(SETTLE)
             found = self._tagged(experiment_id, name)
-            if found[0].info.run_id != own.info.run_id:
-                self.client.delete_run(own.info.run_id)
+        if own and found[0].info.run_id != own.info.run_id:
+            self.client.delete_run(own.info.run_id)
         return found[0]
 
     def _existing(self, run_id: str) -> Run | None:
@@ -169,15 +170,19 @@ class SweepRun:
         if not complete:
             return
         if len(objectives) > 1:
-            self.client.set_tag(self.id, "pareto.trials", ", ".join(str(trial.number) for trial in study.best_trials))
+            self._tag(self.id, {"pareto.trials": ", ".join(str(trial.number) for trial in study.best_trials)})
             return
         upwards = study.direction is StudyDirection.MAXIMIZE
         best = (max if upwards else min)(complete, key=lambda trial: trial.values[0])
         # Tags, as a parameter of a run can never change.
-        for key, value in {"trial": best.number, "value": best.values[0], **best.params}.items():
-            self.client.set_tag(self.id, f"best.{key}", value)
+        told = {"trial": best.number, "value": best.values[0], **best.params}
+        self._tag(self.id, {f"best.{key}": value for key, value in told.items()})
         ended = sum(trial.state.is_finished() for trial in trials)
         self.client.log_metric(self.id, f"best/{objectives[0]}", best.values[0], step=ended)
+
+    def _tag(self, run_id: str, tags: Mapping[str, Any]) -> None:
+        # One by one, a tag that another worker sets for the first time at this moment would be an error in MLflow.
+        self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
 
     @contextmanager
     def _forgiving(self, what: str) -> Iterator[None]:

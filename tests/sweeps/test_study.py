@@ -127,6 +127,14 @@ def test_a_trial_on_another_machine_is_lost_when_it_no_longer_reports(address):
     assert asked(study).params == BASELINE
 
 
+def test_a_trial_whose_process_died_before_it_said_who_it_is_is_lost_after_a_while(address):
+    storage, study = opened(address, grace_period=1)
+    study.ask(dict(SPACE))
+    assert studies.recover(study, storage) == []
+    time.sleep(1.5)
+    assert [lost.number for lost in studies.recover(study, storage)] == [0]
+
+
 def test_a_later_process_with_the_same_number_is_not_taken_for_the_one_that_is_gone():
     assert studies.alive(studies.process()) is True
     assert studies.alive(studies.process() | {"started": 0.0}) is False

@@ -23,6 +23,7 @@ def client(tmp_path, monkeypatch):
     for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep, "SETTLE", 0)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
     yield mlflow.MlflowClient()
@@ -114,6 +115,22 @@ def test_processes_that_open_it_at_the_same_moment_have_one_run(client):
     ]
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_older_run_that_is_seen_late_is_taken_by_all(client, monkeypatch, others):
+    experiment_id = client.create_experiment("ours")
+    tags = {"study": "a_study", "role": "sweep"}
+    for _ in range(others):
+        client.create_run(experiment_id, tags=tags)
+    older = []
+    monkeypatch.setattr(sweep, "SETTLE", 30)
+    monkeypatch.setattr(
+        sweep.time, "sleep", lambda _: older.append(client.create_run(experiment_id, start_time=1, tags=tags))
+    )
+    assert opened().id == older[0].info.run_id
+    # Of the others each deletes its own.
+    assert len(client.search_runs([experiment_id])) == 1 + others
+
+
 def test_the_best_trial_is_told_in_tags_which_change(client):
     run = opened()
     update(run, study(0.1, 0.3))
@@ -171,7 +188,7 @@ def test_the_run_of_a_process_that_is_gone_is_ended_and_one_that_ended_is_left_a
 
 def test_a_store_that_fails_later_is_warned_of(client, monkeypatch, caplog):
     run = opened()
-    monkeypatch.setattr(run.client, "set_tag", lambda *arguments: (_ for _ in ()).throw(OSError("gone\naway")))
+    monkeypatch.setattr(run.client, "log_batch", lambda *_, **__: (_ for _ in ()).throw(OSError("gone\naway")))
     update(run, study(0.1))
     assert "could not be logged" in caplog.text and "gone" in caplog.text
 
