@@ -184,6 +184,22 @@ def test_a_trial_is_what_the_same_training_is_alone_and_the_winner_is_a_preset(s
     assert reached == pytest.approx(best.value, abs=1e-12)
 
 
+def test_a_sweep_is_taken_in_as_a_result(swept, clothseg):
+    folder = swept[0]
+    parent, _, _ = runs(folder, experiment="ours")
+    done = clothseg("results", f"run={parent.info.run_id}", "name=lr_batch", "experiments=kept", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (folder / "kept" / "lr_batch").iterdir()} == {"figures", "sweep.json", "trials.csv"}
+    row = next(
+        line for line in (folder / "kept" / "README.md").read_text().splitlines() if "(lr_batch/trials.csv)" in line
+    )
+    best, trials = the_study(folder).best_trial, the_study(folder).trials
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[1:5] == ["val/miou", str(states(the_study(folder)).count("COMPLETE")), "2", "0"]
+    assert cells[5] == str(sum(trial.user_attrs["epochs"] for trial in trials))
+    assert cells[7:9] == [f"{trials[0].value:.4f}", f"{best.value:.4f}"] and f"trial {best.number}: " in cells[9]
+
+
 def test_another_configuration_does_not_mix_with_a_study(swept, clothseg):
     done = sweep(clothseg, swept[0], "sweep=lr_batch", "sweep.n_trials=9", "seed=1")
     assert done.returncode == 2

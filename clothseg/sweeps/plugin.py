@@ -40,8 +40,9 @@ class WorkersLauncherConf:
     _target_: str = "clothseg.sweeps.plugin.WorkersLauncher"
     # Trials side by side; the cores are divided between them.
     n_jobs: int = 1
-    # Whether every trial gets a new process: true, false, or auto: where there is a GPU, whose memory a process keeps.
-    fresh: Any = "auto"
+    # Trials that a process trains before it is replaced. auto: 1 where there is a GPU, whose memory a process keeps;
+    # else 10, as TensorFlow keeps some 200 MB of every training.
+    jobs_per_process: Any = "auto"
     defaults: list[Any] = field(default_factory=list)
 
 
@@ -60,16 +61,18 @@ class WorkersLauncher(Launcher):
 
     Args:
         n_jobs: how many.
-        fresh: whether every job gets a new one: true, false, or "auto": on a machine with a GPU.
+        jobs_per_process: after how many a process is replaced, or "auto".
     """
 
-    def __init__(self, n_jobs: int, fresh: bool | str) -> None:
-        self.n_jobs, self.fresh = n_jobs, fresh
+    def __init__(self, n_jobs: int, jobs_per_process: int | str) -> None:
+        self.n_jobs, self.jobs_per_process = n_jobs, jobs_per_process
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from clothseg.sweeps.workers import Workers
 
-        self.workers = Workers(hydra_context, task_function, config, count=self.n_jobs, fresh=self.fresh)
+        self.workers = Workers(
+            hydra_context, task_function, config, count=self.n_jobs, jobs_per_process=self.jobs_per_process
+        )
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         with self.workers as workers:

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from clothseg import entry
 from clothseg.errors import UserError
+from clothseg.models.backbones import check_encoder
 from clothseg.settings import TrainSettings, check
 from clothseg.sweeps import table
 from clothseg.sweeps.preset import write_preset
@@ -220,7 +221,10 @@ class Sweep(OptunaSweeperImpl):
         """Refuses what every trial would be refused for, and returns what all trials have in common."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, self._overrides(params, trial=0))
         task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-        check(task, TrainSettings)
+        settings: TrainSettings = check(task, TrainSettings)
+        # A file that is missing here may be there where the trials run.
+        weights = settings.backbone.weights if self._on_this_machine() else None
+        check_encoder(settings.backbone.name, image_size=settings.size, weights=weights)
         varied = tuple(name.lstrip("+").split("@")[-1].replace("/", ".") for name in self.space)
         skipped = (*NOT_COMPARED, *(f"{name}." for name in varied))
         common = {key: value for key, value in entry.flatten(task).items() if not f"{key}.".startswith(skipped)}
@@ -240,7 +244,9 @@ class Sweep(OptunaSweeperImpl):
         return [*values, *self.deleted, *mine]
 
     def _on_this_machine(self) -> bool:
-        return str(self.config.hydra.launcher.get("_target_")).endswith(("WorkersLauncher", "JoblibLauncher"))
+        return str(self.config.hydra.launcher.get("_target_")).endswith(
+            ("WorkersLauncher", "JoblibLauncher", "BasicLauncher")
+        )
 
     # Trials
 

@@ -29,6 +29,9 @@ from omegaconf import DictConfig, open_dict
 
 from clothseg.errors import UserError
 
+# A graph with a custom gradient is never forgotten by TensorFlow, which registers the gradient for good. With Keras's
+# own layers that is some 200 MB for every training.
+JOBS = 10
 # What the drivers of NVIDIA and AMD put there.
 DEVICES = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/kfd")
 SECONDS_TO_END = 30  # for a job that was asked to end: it logs what it has
@@ -46,10 +49,11 @@ class Workers:
         task_function: what a job does with its configuration.
         config: of the sweep; jobs differ from it by their overrides.
         count: processes side by side.
-        fresh: whether every job gets a new process: true, false, or "auto": where there is a GPU.
+        jobs_per_process: after how many a process is replaced, or "auto": 1 where there is a GPU, as its memory is
+            given back only at a process's end, else `JOBS`.
 
     Raises:
-        UserError: `count` or `fresh` is not one of these.
+        UserError: `count` or `jobs_per_process` is not one of these.
     """
 
     def __init__(
@@ -59,14 +63,15 @@ class Workers:
         config: DictConfig,
         *,
         count: int,
-        fresh: bool | str,
+        jobs_per_process: int | str,
     ) -> None:
         if count < 1:
             raise UserError(f"hydra.launcher.n_jobs={count}: 1 or more processes are needed")
-        if fresh not in (True, False, "auto"):
-            raise UserError(f"hydra.launcher.fresh={fresh}: it is true, false or auto")
+        if jobs_per_process != "auto" and (not isinstance(jobs_per_process, int) or jobs_per_process < 1):
+            raise UserError(f"hydra.launcher.jobs_per_process={jobs_per_process}: it is auto, or 1 or more")
         self.common = hydra_context, task_function, config
-        self.count, self.fresh = count, has_gpu() if fresh == "auto" else bool(fresh)
+        self.count = count
+        self.most = (1 if has_gpu() else JOBS) if jobs_per_process == "auto" else int(jobs_per_process)
         self.idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self.workers: list[_Worker] = []
 
@@ -109,7 +114,7 @@ class Workers:
                 worker.start()
                 self.workers.append(worker)
             returned = worker.run(payload)
-            if self.fresh or not worker.process.is_alive():
+            if worker.jobs >= self.most or not worker.process.is_alive():
                 worker.close()
                 worker = _Worker()
         except BaseException as error:
@@ -125,6 +130,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.process: Any = None
+        self.jobs = 0
 
     def start(self) -> None:
         # Spawned: neither TensorFlow nor a GPU survives a fork.
@@ -136,6 +142,7 @@ class _Worker:
         theirs.close()
 
     def run(self, payload: bytes) -> JobReturn:
+        self.jobs += 1
         try:
             self.connection.send_bytes(payload)
             return cloudpickle.loads(self.connection.recv_bytes())

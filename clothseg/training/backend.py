@@ -68,7 +68,7 @@ def _set_threads(threading: Any, count: int) -> None:
     except RuntimeError:
         raise UserError(
             f"threads={count}: this process has computed with {before or 'every core'} already; "
-            "hydra/launcher=workers hydra.launcher.fresh=true gives every run a process"
+            "hydra/launcher=workers hydra.launcher.jobs_per_process=1 gives every run a process"
         ) from None
 
 

@@ -69,9 +69,9 @@ def done(folder: Path) -> dict[str, str]:
     return dict(line.split() for line in path.read_text().splitlines()) if path.exists() else {}
 
 
-@pytest.mark.parametrize(("count", "fresh", "processes"), [(1, "false", 1), (1, "true", 3), (3, "false", 3)])
-def test_a_worker_takes_one_job_after_the_other_unless_each_is_to_have_its_own(tmp_path, count, fresh, processes):
-    options = f"hydra.launcher.n_jobs={count}", f"hydra.launcher.fresh={fresh}", "+seconds=0.5"
+@pytest.mark.parametrize(("count", "most", "processes"), [(1, "auto", 1), (1, 1, 3), (1, 2, 2), (3, 3, 3)])
+def test_a_worker_takes_one_job_after_the_other_until_it_is_replaced(tmp_path, count, most, processes):
+    options = f"hydra.launcher.n_jobs={count}", f"hydra.launcher.jobs_per_process={most}", "+seconds=0.5"
     finished = run(tmp_path, "+n=1,2,3", *options)
     assert finished.returncode == 0, finished.stderr
     assert sorted(done(tmp_path)) == ["1", "2", "3"]
@@ -86,7 +86,8 @@ def test_a_job_that_fails_is_told_and_the_others_are_done(tmp_path):
 
 def test_a_process_that_dies_takes_only_its_own_job_with_it(tmp_path):
     finished = run(tmp_path, "+n=1,2,3", "+die=2")
-    assert finished.returncode != 0 and "was killed (SIGKILL), as the system does when memory runs out" in finished.stderr
+    assert finished.returncode != 0
+    assert "was killed (SIGKILL), as the system does when memory runs out" in finished.stderr
     assert sorted(done(tmp_path)) == ["1", "2", "3"]
     assert done(tmp_path)["1"] == done(tmp_path)["2"] != done(tmp_path)["3"]
 
@@ -108,7 +109,7 @@ def test_workers_end_with_the_process_that_started_them_and_let_their_job_end_in
     assert (tmp_path / "interrupted.txt").exists()
 
 
-@pytest.mark.parametrize(("option", "told"), [("n_jobs=0", "n_jobs=0"), ("fresh=maybe", "fresh=maybe")])
+@pytest.mark.parametrize(("option", "told"), [("n_jobs=0", "n_jobs=0"), ("jobs_per_process=0", "jobs_per_process=0")])
 def test_wrong_options_are_told(tmp_path, option, told):
     finished = run(tmp_path, "+n=1", f"hydra.launcher.{option}")
     assert finished.returncode != 0 and told in finished.stderr
