@@ -239,9 +239,12 @@ def _overrides() -> list[str]:
 def _run_name(settings: TrainSettings, trial: Trial | None) -> str:
     """Experiment and backbone, then what was changed: `article densenet169 batch_size=32`; of a trial what it tries."""
     if trial is not None:
+        last = [name.rpartition(".")[2] for name in trial.params]
+        # MLflow shows the first thirty letters or so.
+        names = last if len(set(last)) == len(last) else list(trial.params)
         tried = (
             f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in trial.params.items()
+            for name, value in zip(names, trial.params.values(), strict=True)
         )
         return " ".join([f"trial {trial.number:02d}", *tried])[:200]
     changed = [override for override in _overrides() if not override.lstrip("+~").startswith(NOT_IN_NAME)]

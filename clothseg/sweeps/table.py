@@ -35,11 +35,11 @@ def rows(study: optuna.Study, *, objectives: Sequence[str]) -> tuple[list[str], 
     table: Rows = []
     for trial in begun:
         values = _values(trial, len(objectives))
+        compared = reference is not None and trial.state is TrialState.COMPLETE
         differences = [
-            "" if value == "" or reference is None or trial.state is not TrialState.COMPLETE
-            else round(value - reference.values[place], 6)
-            for place, value in enumerate(values)
-        ]  # fmt: skip
+            round(value - reference.values[place], 6) if compared else ""
+            for place, value in enumerate(trial.values or [""] * len(objectives))
+        ]
         table.append([
             trial.number,
             trial.state.name,

@@ -92,7 +92,7 @@ def test_a_process_that_dies_takes_only_its_own_job_with_it(tmp_path):
     assert done(tmp_path)["1"] == done(tmp_path)["2"] != done(tmp_path)["3"]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_process_that_started_them_and_let_their_job_end_in_order(tmp_path, how):
     process = subprocess.Popen(**command(tmp_path, "+n=1", "+seconds=60"), stderr=subprocess.PIPE)
     until = time.monotonic() + 60
