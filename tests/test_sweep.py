@@ -26,7 +26,8 @@ PRUNED = ("sweep/pruner=none", "sweep.pruner._target_=optuna.pruners.ThresholdPr
 
 
 def sweep(clothseg, folder, *overrides, **environment):
-    return clothseg("train", "-m", *overrides, *TINY, folder=folder, **environment)
+    # What is given for a test comes last and wins.
+    return clothseg("train", "-m", *TINY, *overrides, folder=folder, **environment)
 
 
 def the_study(folder: Path, *, storage: str | None = None) -> optuna.Study:
@@ -67,7 +68,7 @@ def wait_for(condition, *, process: subprocess.Popen, seconds: float = 240):
 
 def start(clothseg, folder, *overrides, **environment) -> subprocess.Popen:
     return subprocess.Popen(
-        clothseg.command("train", "-m", *overrides, *TINY),
+        clothseg.command("train", "-m", *TINY, *overrides),
         cwd=folder, env=clothseg.environment(folder, **environment), text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -222,7 +223,7 @@ def test_another_configuration_does_not_mix_with_a_study(swept, clothseg):
     ],
 )
 def test_what_every_trial_would_fail_for_is_told_on_one_line_before_the_first(tmp_path, clothseg, overrides, told):
-    done = sweep(clothseg, tmp_path, "sweep=lr_batch", *overrides)
+    done = sweep(clothseg, tmp_path, "sweep=lr_batch", "sweep.n_trials=1", *overrides)
     assert done.returncode == 2, done.stdout
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from clothseg.tracking.study_figures import study_figures
 log = logging.getLogger(__name__)
 
 SHARE_OF_DRAWING = 0.05  # of the time that may be spent on figures while trials run
+ATTEMPTS = 5  # to open a database in which another process makes the tables
 SETTLE = 1.0  # seconds; by less, workers may see each other's runs late, and their clocks differ
 
 
@@ -53,7 +56,7 @@ class SweepRun:
         quiet()
         self.drawn, self.seconds = -float("inf"), 0.0
         try:
-            self.client = mlflow.MlflowClient()
+            self.client = _client()
             run = self._open(experiment, name, known)
             self.id, self.experiment_id = run.info.run_id, run.info.experiment_id
             self.client.update_run(self.id, status="RUNNING")
@@ -190,3 +193,19 @@ class SweepRun:
             yield
         except Exception as error:
             log.warning("%s could not be logged to %s: %s", what, store_address(), str(error).split("\n")[0])
+
+
+def _client() -> mlflow.MlflowClient:
+    """MLflow's client; its tables are made where they are missing, perhaps by another process at this moment."""
+    for attempt in itertools.count():
+        try:
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
+            return client
+        except Exception as error:
+            # MLflow makes the tables of one database in one process at a time only for SQLite.
+            if attempt == ATTEMPTS or not re.search(
+                "IntegrityError|already exists|duplicate|does not exist|no such table", str(error)
+            ):
+                raise
+            time.sleep(SETTLE)
