@@ -148,13 +148,19 @@ def _sweep(run: Any, trials: Path) -> dict[str, Any]:
     with trials.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     objective = tags["objectives"].split(", ")[0]
+    lost = [row for row in rows if "run again as trial" in row["remark"]]
     baseline = next((row for row in rows if row["state"] == "COMPLETE" and "baseline" in row["remark"]), None)
     return {
         "run_id": run.info.run_id,
         "study": tags["study"],
         "command": _portable(tags["command"]),
         "objectives": tags["objectives"],
-        "trials": {state: sum(row["state"] == state for row in rows) for state in ("COMPLETE", "PRUNED", "FAIL")},
+        "trials": {
+            "complete": sum(row["state"] == "COMPLETE" for row in rows),
+            "pruned": sum(row["state"] == "PRUNED" for row in rows),
+            "failed": sum(row["state"] == "FAIL" for row in rows) - len(lost),
+            "lost": len(lost),
+        },
         "epochs": sum(int(row["epochs"] or 0) for row in rows),
         "minutes": round(sum(float(row["seconds"] or 0) for row in rows) / 60, 1),
         "baseline": float(baseline[objective]) if baseline is not None else None,
@@ -210,8 +216,8 @@ def _sweeps(experiments: Path) -> list[str]:
     ]
     if not found:
         return []
-    columns = ["sweep", "objective", "complete", "pruned", "failed", "epochs", "minutes", "baseline", "best", "with"]
-    lines = ["## Sweeps", "", _line(columns), _line(["---"] * 2 + ["---:"] * 7 + ["---"])]
+    columns = ["sweep", "objective", "complete", "pruned", "failed", "lost", "epochs", "minutes", "baseline", "best", "with"]
+    lines = ["## Sweeps", "", _line(columns), _line(["---"] * 2 + ["---:"] * 8 + ["---"])]
     for name, sweep in found:
         best = dict(sweep["best"] or {})
         trial, value = best.pop("trial", None), best.pop("value", None)

@@ -196,9 +196,9 @@ def test_a_sweep_is_taken_in_as_a_result(swept, clothseg):
     )
     best, trials = the_study(folder).best_trial, the_study(folder).trials
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    assert cells[1:5] == ["val/miou", str(states(the_study(folder)).count("COMPLETE")), "2", "0"]
-    assert cells[5] == str(sum(trial.user_attrs["epochs"] for trial in trials))
-    assert cells[7:9] == [f"{trials[0].value:.4f}", f"{best.value:.4f}"] and f"trial {best.number}: " in cells[9]
+    assert cells[1:6] == ["val/miou", str(states(the_study(folder)).count("COMPLETE")), "2", "0", "0"]
+    assert cells[6] == str(sum(trial.user_attrs["epochs"] for trial in trials))
+    assert cells[8:10] == [f"{trials[0].value:.4f}", f"{best.value:.4f}"] and f"trial {best.number}: " in cells[10]
 
 
 def test_another_configuration_does_not_mix_with_a_study(swept, clothseg):
