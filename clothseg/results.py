@@ -216,7 +216,8 @@ def _sweeps(experiments: Path) -> list[str]:
     ]
     if not found:
         return []
-    columns = ["sweep", "objective", "complete", "pruned", "failed", "lost", "epochs", "minutes", "baseline", "best", "with"]
+    counted = ["complete", "pruned", "failed", "lost", "epochs", "minutes"]
+    columns = ["sweep", "objective", *counted, "baseline", "best", "with"]
     lines = ["## Sweeps", "", _line(columns), _line(["---"] * 2 + ["---:"] * 8 + ["---"])]
     for name, sweep in found:
         best = dict(sweep["best"] or {})

@@ -147,6 +147,7 @@ class Sweep(OptunaSweeperImpl):
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
+            log.info("interrupted; the same command goes on with study %s", self.study.study_name)
             raise
         finally:
             self._update(final=True)
@@ -422,7 +423,7 @@ class Sweep(OptunaSweeperImpl):
             return self.presets, ["--config-dir", str(self.presets)]
         own = entry.config_folder()
         # An installed package is no place for a user's files.
-        if own.parent.name != "clothseg" and os.access(own / "experiment", os.W_OK):
+        if own.parent != Path(entry.__file__).resolve().parent and os.access(own / "experiment", os.W_OK):
             return own, []
         return Path("conf"), ["--config-dir", "conf"]
 

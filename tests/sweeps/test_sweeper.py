@@ -402,3 +402,21 @@ def test_a_run_named_in_the_environment_is_the_parent_of_the_trials(tmp_path, cl
     assert done.returncode == 0, done.stdout + done.stderr
     parent, children, _ = runs(tmp_path, experiment="elsewhere")
     assert parent.info.run_id == outer.info.run_id and len(children) == 2
+
+
+@pytest.mark.parametrize(("place", "installed"), [("conf", False), ("clothseg/conf", True)])
+def test_the_preset_goes_to_the_checkout_or_to_the_working_folder_of_an_installed_package(
+    tmp_path, monkeypatch, place, installed
+):
+    from clothseg import entry
+    from clothseg.sweeps.sweeper import Sweep
+
+    # A checkout may have the name of the package.
+    root = tmp_path / "clothseg"
+    (root / place / "experiment").mkdir(parents=True)
+    monkeypatch.setattr(entry, "__file__", str(root / "clothseg" / "entry.py"))
+    monkeypatch.setattr(entry, "config_folder", lambda: root / place)
+    sweep = Sweep.__new__(Sweep)
+    sweep.presets = None
+    folder, flags = sweep._preset_folder()
+    assert (folder, flags) == ((Path("conf"), ["--config-dir", "conf"]) if installed else (root / place, []))
