@@ -255,7 +255,7 @@ def test_a_sweep_in_which_everything_fails_stops_early_with_the_reason(tmp_path,
 
 
 def test_killed_it_loses_what_was_in_flight_and_runs_that_again_once(tmp_path, clothseg):
-    options = ("sweep=lr_batch", "sweep.n_trials=2", "sweep/pruner=none")
+    options = ("sweep=lr_batch", "sweep.n_trials=1", "sweep/pruner=none")
     process = start(clothseg, tmp_path, *options)
     wait_for(training(tmp_path, 0), process=process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -264,12 +264,12 @@ def test_killed_it_loses_what_was_in_flight_and_runs_that_again_once(tmp_path, c
     done = sweep(clothseg, tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     study = the_study(tmp_path)
-    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert states(study) == ["FAIL", "COMPLETE"]
     # The lost one was the baseline, and so is the one that took its place.
     assert study.trials[1].params == study.trials[0].params and study.trials[1].user_attrs["baseline"]
     assert "was lost: its process was killed" in done.stdout
     _, children, _ = runs(tmp_path)
-    assert [run.info.status for run in children] == ["KILLED", "FINISHED", "FINISHED"]
+    assert [run.info.status for run in children] == ["KILLED", "FINISHED"]
     assert [row["remark"] for row in table(tmp_path)][0] == "baseline; its process was killed, run again as trial 1"
 
 
@@ -301,21 +301,19 @@ def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_sweep_goe
 
 
 def test_a_grid_is_tried_once_each_baseline_first_and_a_trial_that_diverges_does_not_end_it(tmp_path, clothseg):
-    space = ("optimizer.learning_rate=choice(0.001,1e30)", "batch_size=choice(32,64)")
+    space = ("optimizer.learning_rate=choice(0.001,1e30)", "batch_size=choice(64,65)", "sweep.n_trials=3")
     done = sweep(clothseg, tmp_path, "sweep=grid_lr_batch", *space)
     assert done.returncode == 0, done.stdout + done.stderr
     study = the_study(tmp_path)
-    tried = [(trial.params["optimizer.learning_rate"], trial.params["batch_size"]) for trial in study.trials]
-    assert tried[0] == (0.001, 64) and sorted(tried) == [(0.001, 32), (0.001, 64), (1e30, 32), (1e30, 64)]
-    by_rate = {trial.params["optimizer.learning_rate"]: set() for trial in study.trials}
-    for trial in study.trials:
-        by_rate[trial.params["optimizer.learning_rate"]].add(trial.state)
-    assert by_rate == {0.001: {TrialState.COMPLETE}, 1e30: {TrialState.FAIL}}
-    assert (
-        "DivergedError" in next(trial for trial in study.trials if trial.state is TrialState.FAIL).user_attrs["failure"]
-    )
+    tried = [(trial.params["optimizer.learning_rate"], trial.params["batch_size"]) for trial in study.trials[:3]]
+    # All of the grid is in the study, the last point of it still to be tried.
+    assert tried[0] == (0.001, 64) and study.trials[3].state is TrialState.WAITING
+    assert len(set(tried)) == 3 and set(tried) <= {(0.001, 64), (0.001, 65), (1e30, 64), (1e30, 65)}
+    failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
+    assert {trial.params["optimizer.learning_rate"] for trial in failed} == {1e30}
+    assert all("DivergedError" in trial.user_attrs["failure"] for trial in failed)
     _, children, _ = runs(tmp_path)
-    assert Counter(run.info.status for run in children) == {"FINISHED": 2, "FAILED": 2}
+    assert Counter(run.info.status for run in children) == {"FINISHED": 3 - len(failed), "FAILED": len(failed)}
 
 
 def test_two_objectives_give_a_pareto_front_and_the_commands_for_it(tmp_path, clothseg):
@@ -373,9 +371,8 @@ def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_pat
         (("hydra/launcher=submitit_local", "sweep.n_jobs=2", "threads=1"), "hydra_plugins.hydra_submitit_launcher"),
         (("hydra/launcher=ray", "sweep.n_jobs=2", "threads=1", "+hydra.launcher.ray.init.num_cpus=2",
           "+hydra.launcher.ray.init.include_dashboard=false"), "hydra_plugins.hydra_ray_launcher"),
-        (("hydra/launcher=basic",), "hydra"),
     ],
-    ids=["workers", "joblib", "submitit", "ray", "basic"],
+    ids=["workers", "joblib", "submitit", "ray"],
 )  # fmt: skip
 def test_every_launcher_trains_trials(tmp_path, clothseg, launcher, module):
     pytest.importorskip(module)
@@ -385,13 +382,12 @@ def test_every_launcher_trains_trials(tmp_path, clothseg, launcher, module):
     assert states(study) == ["COMPLETE", "COMPLETE"]
     _, children, _ = runs(tmp_path)
     assert len(children) == 2
-    if "basic" not in launcher[0]:
-        # Side by side: each in a process of its own, with its share of the cores.
-        assert len({trial.user_attrs["worker"]["pid"] for trial in study.trials}) == 2
-        first, second = study.trials
-        assert first.datetime_start < second.datetime_complete and second.datetime_start < first.datetime_complete
-        share = str(max(1, (os.cpu_count() or 1) // 2))
-        assert {run.data.params["threads"] for run in children} <= {share, "1"}
+    # Side by side: each in a process of its own, with its share of the cores.
+    assert len({trial.user_attrs["worker"]["pid"] for trial in study.trials}) == 2
+    first, second = study.trials
+    assert first.datetime_start < second.datetime_complete and second.datetime_start < first.datetime_complete
+    share = str(max(1, (os.cpu_count() or 1) // 2))
+    assert {run.data.params["threads"] for run in children} <= {share, "1"}
 
 
 def test_a_run_named_in_the_environment_is_the_parent_of_the_trials(tmp_path, clothseg):
@@ -399,10 +395,10 @@ def test_a_run_named_in_the_environment_is_the_parent_of_the_trials(tmp_path, cl
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     outer = client.create_run(client.create_experiment("elsewhere"), run_name="outer")
-    done = sweep(clothseg, tmp_path, "sweep=lr_batch", "sweep.n_trials=2", *PRUNED, MLFLOW_RUN_ID=outer.info.run_id)
+    done = sweep(clothseg, tmp_path, "sweep=lr_batch", "sweep.n_trials=1", *PRUNED, MLFLOW_RUN_ID=outer.info.run_id)
     assert done.returncode == 0, done.stdout + done.stderr
     parent, children, _ = runs(tmp_path, experiment="elsewhere")
-    assert parent.info.run_id == outer.info.run_id and len(children) == 2
+    assert parent.info.run_id == outer.info.run_id and len(children) == 1
 
 
 @pytest.mark.parametrize(("place", "installed"), [("conf", False), ("clothseg/conf", True)])
