@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
-from optuna.trial import TrialState
 
 TINY = (
     "experiment=article", "dataset=paperdoll", "dataset.count=40", "image_size=[32,32]",
@@ -301,19 +299,15 @@ def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_sweep_goe
 
 
 def test_a_grid_is_tried_once_each_baseline_first_and_a_trial_that_diverges_does_not_end_it(tmp_path, clothseg):
-    space = ("optimizer.learning_rate=choice(0.001,1e30)", "batch_size=choice(64,65)", "sweep.n_trials=3")
+    space = ("optimizer.learning_rate=choice(0.001,1e30)", "batch_size=choice(64)")
     done = sweep(clothseg, tmp_path, "sweep=grid_lr_batch", *space)
     assert done.returncode == 0, done.stdout + done.stderr
     study = the_study(tmp_path)
-    tried = [(trial.params["optimizer.learning_rate"], trial.params["batch_size"]) for trial in study.trials[:3]]
-    # All of the grid is in the study, the last point of it still to be tried.
-    assert tried[0] == (0.001, 64) and study.trials[3].state is TrialState.WAITING
-    assert len(set(tried)) == 3 and set(tried) <= {(0.001, 64), (0.001, 65), (1e30, 64), (1e30, 65)}
-    failed = [trial for trial in study.trials if trial.state is TrialState.FAIL]
-    assert {trial.params["optimizer.learning_rate"] for trial in failed} == {1e30}
-    assert all("DivergedError" in trial.user_attrs["failure"] for trial in failed)
+    tried = [(trial.params["optimizer.learning_rate"], trial.params["batch_size"]) for trial in study.trials]
+    assert tried == [(0.001, 64), (1e30, 64)]
+    assert states(study) == ["COMPLETE", "FAIL"] and "DivergedError" in study.trials[1].user_attrs["failure"]
     _, children, _ = runs(tmp_path)
-    assert Counter(run.info.status for run in children) == {"FINISHED": 3 - len(failed), "FAILED": len(failed)}
+    assert [run.info.status for run in children] == ["FINISHED", "FAILED"]
 
 
 def test_two_objectives_give_a_pareto_front_and_the_commands_for_it(tmp_path, clothseg):
@@ -340,7 +334,7 @@ def test_two_objectives_give_a_pareto_front_and_the_commands_for_it(tmp_path, cl
 
 def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_path, clothseg, new_postgres):
     postgres, tracked = new_postgres(), new_postgres()
-    options = ("sweep=lr_batch", "sweep.n_trials=4", "sweep/pruner=none", "threads=1", f"sweep.storage={postgres}")
+    options = ("sweep=lr_batch", "sweep.n_trials=3", "sweep/pruner=none", "threads=1", f"sweep.storage={postgres}")
     tracking = {"MLFLOW_TRACKING_URI": tracked}
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
@@ -350,11 +344,11 @@ def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_pat
     assert [process.returncode for process in processes] == [0, 0], outputs
     study = the_study(tmp_path, storage=postgres)
     trials = [trial for trial in study.trials if "surplus" not in trial.user_attrs]
-    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
-    assert len({tuple(trial.params.values()) for trial in trials}) == 4
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+    assert len({tuple(trial.params.values()) for trial in trials}) == 3
     assert len({trial.user_attrs["worker"]["pid"] for trial in trials}) == 2
     parent, children, _ = runs(tmp_path, store=tracked)
-    assert len(children) == 4 and parent.info.status == "FINISHED"
+    assert len(children) == 3 and parent.info.status == "FINISHED"
     password = postgres.split(":")[2].split("@")[0]
     assert len(password) > 5
     kept = [path for folder in folders for path in (folder / "mlruns").rglob("*") if path.is_file()]
@@ -366,13 +360,12 @@ def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_pat
 @pytest.mark.parametrize(
     ("launcher", "module"),
     [
-        (("hydra/launcher=workers", "hydra.launcher.n_jobs=2"), "clothseg"),
         (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "hydra_plugins.hydra_joblib_launcher"),
         (("hydra/launcher=submitit_local", "sweep.n_jobs=2", "threads=1"), "hydra_plugins.hydra_submitit_launcher"),
         (("hydra/launcher=ray", "sweep.n_jobs=2", "threads=1", "+hydra.launcher.ray.init.num_cpus=2",
           "+hydra.launcher.ray.init.include_dashboard=false"), "hydra_plugins.hydra_ray_launcher"),
     ],
-    ids=["workers", "joblib", "submitit", "ray"],
+    ids=["joblib", "submitit", "ray"],
 )  # fmt: skip
 def test_every_launcher_trains_trials(tmp_path, clothseg, launcher, module):
     pytest.importorskip(module)
