@@ -15,13 +15,23 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_loading_it_prints_nothing_and_seeds_everything():
     code = (
         "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'\n"
-        "from clothseg.training import backend; backend.load(seed=7, deterministic=True)\n"
+        "from clothseg.training import backend; backend.load(seed=7, deterministic=True, threads=1)\n"
         "import random, numpy, tensorflow as tf\n"
-        "print(random.random(), numpy.random.rand(), float(tf.random.uniform(())))"
+        "print(tf.config.threading.get_intra_op_parallelism_threads(), random.random(), numpy.random.rand(),\n"
+        "      float(tf.random.uniform(())))\n"
+        "backend.load(seed=7, deterministic=True, threads=1)\n"
+        "try:\n"
+        "    backend.load(seed=7, deterministic=True, threads=2)\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)"
     )
     first, second = run(code), run(code)
     assert first.returncode == 0 and first.stderr == ""
-    assert first.stdout == second.stdout != ""
+    assert first.stdout == second.stdout
+    drawn, refused = first.stdout.splitlines()
+    assert drawn.startswith("1 ")
+    # What has computed with one number of threads cannot take another.
+    assert refused.startswith("UserError threads=2: this process has computed with 1 already")
 
 
 def test_what_is_not_chatter_comes_through_even_after_an_error():
