@@ -1,43 +1,201 @@
-"""The network and the phases that a configuration describes."""
+"""The data, the network, the loss and the phases that a configuration describes."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from omegaconf import DictConfig
 
 from clothseg import entry
+from clothseg.data.groups import group_labels
+from clothseg.data.prepared import Prepared
+from clothseg.data.source import Source
+from clothseg.data.split import Split
 from clothseg.errors import UserError
-from clothseg.settings import TrainSettings
+from clothseg.models.backbones import check_encoder
+from clothseg.settings import PhaseSettings, TrainSettings
+from clothseg.stages import prepare_dataset, split_dataset
+
+if TYPE_CHECKING:
+    from clothseg.data.augment import Augmentation
+    from clothseg.evaluation.native import Evaluation
+    from clothseg.models.unet import Network
+    from clothseg.training.phases import Phase
+
+Size = tuple[int, int]
 
 
-def network(cfg: DictConfig, settings: TrainSettings, *, classes: int) -> tuple[Any, Any]:
-    """The encoder, and the U-Net around it.
+@dataclass(frozen=True)
+class Data:
+    """What is trained and scored on.
+
+    Attributes:
+        source: where the photos come from, at their own sizes.
+        prepared: them and their labels, at every size that a phase trains at.
+        parts: which of them are for what.
+        size: that of the last phase, which the trained network has.
+        table: uint8 (256,), from a class of the source to its group; None where classes stay as they are.
+    """
+
+    source: Source
+    prepared: Mapping[Size, Prepared]
+    parts: Split
+    size: Size
+    table: np.ndarray | None
+
+    @property
+    def final(self) -> Prepared:
+        """The photos at the size of the trained network."""
+        return self.prepared[self.size]
+
+    def original_labels(self, row: int) -> np.ndarray:
+        """The labels of one photo at its own size, uint8 (own height, own width), in groups as those trained on."""
+        labels = self.source.read(self.final.names[row])[1]
+        return labels if self.table is None else self.table[labels]
+
+
+def sizes(settings: TrainSettings) -> list[Size]:
+    """Height and width of every phase."""
+    return [_size(phase, settings) for phase in settings.schedule.phases.values()]
+
+
+def _size(phase: PhaseSettings, settings: TrainSettings) -> Size:
+    return settings.size if phase.image_size is None else (phase.image_size[0], phase.image_size[1])
+
+
+def data(cfg: DictConfig, settings: TrainSettings) -> Data:
+    """The photos, prepared, in their groups of classes and split.
+
+    Raises:
+        UserError: an encoder, a size or a file of weights cannot be, or the data cannot be had.
+    """
+    wanted = sizes(settings)
+    for size in wanted:
+        check_encoder(settings.backbone.name, image_size=size, weights=settings.backbone.weights)
+    source = entry.build(cfg.dataset)
+    source.names()
+    prepared = {size: prepare_dataset(source, settings, size=size) for size in dict.fromkeys(wanted)}
+    final = prepared[wanted[-1]]
+    for other in prepared.values():
+        if other.names != final.names:
+            raise UserError(
+                "photos that can be used at one size cannot at another; mend what prepare.skip_invalid left out"
+            )
+    groups = settings.label_groups
+    table = None
+    if groups.groups is not None:
+        table = group_labels(source.class_names, groups.groups, rest=groups.rest)[1]
+    return Data(source, prepared, split_dataset(final, settings), wanted[-1], table)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of every phase.
+
+    Attributes:
+        data: photos and labels.
+        augmentation: of the training photos.
+        weights: float (m,), how often each training photo is shown relative to the others, or None.
+        batch_size: examples per batch.
+        seed: of the run.
+    """
+
+    data: Data
+    augmentation: Augmentation
+    weights: np.ndarray | None
+    batch_size: int
+    seed: int
+
+    def training(self, phase: Phase) -> Any:
+        """Endless augmented batches at the size of a phase, labels at that of its network's logits."""
+        from clothseg.data.pipeline import training_batches
+
+        prepared, model = self._prepared(phase), phase.network.model
+        batches = training_batches(
+            prepared.photos,
+            prepared.labels,
+            self.data.parts.train,
+            augmentation=self.augmentation,
+            weights=self.weights,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            first_step=phase.first_step,
+            label_stride=model.input_shape[1] // model.output_shape[1],
+        )
+        return self._for_heads(phase, batches)
+
+    def validation(self, phase: Phase) -> Any:
+        """Every validation photo once, at the size of a phase."""
+        from clothseg.data.pipeline import evaluation_batches
+
+        prepared = self._prepared(phase)
+        rows = self.data.parts.validation
+        batches = evaluation_batches(prepared.photos, prepared.labels, rows, batch_size=self.batch_size)
+        return self._for_heads(phase, batches)
+
+    def _prepared(self, phase: Phase) -> Prepared:
+        return self.data.prepared[phase.network.model.input_shape[1:3]]
+
+    def _for_heads(self, phase: Phase, batches: Any) -> Any:
+        from clothseg.training.presence import for_both_heads
+
+        return batches if phase.network.trained is phase.network.model else batches.map(for_both_heads)
+
+
+def networks(cfg: DictConfig, settings: TrainSettings, *, classes: int) -> dict[Size, Network]:
+    """A network for every size that a phase trains at; all but their sizes are alike.
 
     Args:
         cfg: the configuration, of which the decoder is built.
         settings: the same, checked.
         classes: how many.
     """
+    return {size: network(cfg, settings, classes=classes, size=size) for size in dict.fromkeys(sizes(settings))}
+
+
+def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Size) -> Network:
+    """The encoder, and the network around it, for photos of one size."""
     from clothseg.models.backbones import build_encoder
-    from clothseg.models.unet import build_unet, set_batch_norm_momentum
+    from clothseg.models.unet import build_network, set_batch_norm_momentum
 
     options = settings.backbone
-    encoder = build_encoder(
-        options.name, image_size=settings.size, weights=options.weights, input_scaling=options.input_scaling
-    )
+    encoder = build_encoder(options.name, image_size=size, weights=options.weights, input_scaling=options.input_scaling)
     if options.batch_norm_momentum is not None:
         set_batch_norm_momentum(encoder, options.batch_norm_momentum)
-    return encoder, build_unet(encoder, decoder=entry.build(cfg.decoder), classes=classes, name="unet")
+    return build_network(
+        encoder, decoder=entry.build(cfg.decoder), classes=classes, presence=settings.presence.weight > 0, name="unet"
+    )
 
 
-def phases(cfg: DictConfig, settings: TrainSettings, *, photos: int, variants: int) -> list[Any]:
-    """The phases of the schedule, each with its optimizer and its place in the training data.
+def loss(cfg: DictConfig, *, pixels: np.ndarray) -> Any:
+    """The loss, which may depend on how often classes occur.
 
     Args:
-        cfg: the configuration, of which optimizers are built.
+        cfg: the configuration.
+        pixels: int (m, classes), of every class in every training photo.
+    """
+    from clothseg.training.class_weights import ClassFrequencies
+    from clothseg.training.losses import made
+
+    there = pixels > 0
+    frequencies = ClassFrequencies(
+        pixels=pixels.sum(axis=0), photos=there.sum(axis=0), photo_pixels=pixels.sum(axis=1) @ there
+    )
+    return entry.call(cfg.loss, made, entry.build(cfg.loss), frequencies)
+
+
+def phases(
+    cfg: DictConfig, settings: TrainSettings, *, networks: Mapping[Size, Network], photos: int, variants: int
+) -> list[Phase]:
+    """The phases of the schedule, each with its network, its optimizer and its place in the training data.
+
+    Args:
+        cfg: the configuration, of which optimizers and learning rates are built.
         settings: the same, checked.
+        networks: by size.
         photos: that are trained on.
         variants: in which each of them is shown.
 
@@ -48,13 +206,17 @@ def phases(cfg: DictConfig, settings: TrainSettings, *, photos: int, variants: i
     from clothseg.training.phases import Phase
 
     pass_steps = steps_per_pass(photos * variants, settings.batch_size)
+    steps = {name: _steps(options, photos, pass_steps, settings) for name, options in settings.schedule.phases.items()}
+    total = sum(options.epochs * steps[name] for name, options in settings.schedule.phases.items())
     built: list[Phase] = []
-    first_step = 0
+    first_step = done = 0
     for name, options in settings.schedule.phases.items():
         part = cfg.optimizer if options.optimizer is None else cfg.schedule.phases[name].optimizer
-        optimizer = entry.build(part)
-        if options.learning_rate is not None:
-            optimizer = partial(optimizer, learning_rate=options.learning_rate)
+        span, start = (total, done) if settings.schedule.learning_rate_over == "training" else (None, 0)
+        own = options.epochs * steps[name]
+        optimizer = _optimizer(
+            cfg, part, options, network=networks[_size(options, settings)], steps=span or own, start=start
+        )
         try:
             optimizer()
         except (TypeError, ValueError) as error:
@@ -62,23 +224,86 @@ def phases(cfg: DictConfig, settings: TrainSettings, *, photos: int, variants: i
             raise UserError(f"optimizer={part.get('_target_')} of phase {name}: {error}") from error
         if settings.schedule.restart_data:
             first_step = -(-first_step // pass_steps) * pass_steps
-        steps = options.steps_per_epoch or pass_steps
-        if steps == "photos":
-            # As the article computes it, whatever the batch size: whole batches that the photos fill.
-            steps = max(1, photos // settings.batch_size)
         built.append(
             Phase(
                 name=name,
+                network=networks[_size(options, settings)],
                 epochs=options.epochs,
                 frozen=options.encoder == "frozen",
-                steps_per_epoch=steps,
+                batch_norm_frozen=options.batch_norm == "frozen",
+                steps_per_epoch=steps[name],
                 validation_steps=options.validation_steps,
                 first_step=first_step,
+                patience=settings.early_stopping.patience,
                 optimizer=optimizer,
             )
         )
-        first_step += options.epochs * steps
+        first_step += own
+        done += own
     return built
+
+
+def _steps(options: PhaseSettings, photos: int, pass_steps: int, settings: TrainSettings) -> int:
+    if options.steps_per_epoch == "photos":
+        # As the article computes it, whatever the batch size: whole batches that the photos fill.
+        return max(1, photos // settings.batch_size)
+    return options.steps_per_epoch or pass_steps
+
+
+def _optimizer(
+    cfg: DictConfig, part: DictConfig, options: PhaseSettings, *, network: Network, steps: int, start: int
+) -> Any:
+    from clothseg.training import optimizers, rates
+
+    peak = options.learning_rate or part.learning_rate
+    rate = rates.shifted(entry.call(cfg.learning_rate, entry.build(cfg.learning_rate), peak, steps), start)
+    factory = entry.build(part)
+
+    def make() -> Any:
+        # When its phase begins, which decides what can be trained.
+        return optimizers.make(
+            factory,
+            learning_rate=rate,
+            variables=network.trained.trainable_variables,
+            encoder_variables=network.encoder.trainable_variables,
+            encoder_rate=options.encoder_rate,
+        )
+
+    return make
+
+
+def evaluation(
+    model: Any,
+    data: Data,
+    rows: np.ndarray,
+    *,
+    flip: bool,
+    tags: Literal["given"] | None,
+    boundary: bool,
+    batch_size: int,
+) -> Evaluation:
+    """Scores a network on some photos at their own sizes; see `clothseg.evaluation.native.evaluate`."""
+    from clothseg.evaluation.native import evaluate
+
+    final = data.final
+    return evaluate(
+        model,
+        photos=final.photos,
+        labels=final.labels,
+        frames=final.frames,
+        rows=rows,
+        original_labels=data.original_labels,
+        classes=len(final.class_names),
+        flip=flip,
+        tags=tags,
+        boundary=boundary,
+        batch_size=batch_size,
+    )
+
+
+def evaluation_name(split: str, *, flip: bool, tags: str | None) -> str:
+    """What an evaluation's scores are called by in a run: `val_native`, `val_native_flip`, `test_native_tags`."""
+    return "_".join([split, "native", *(["flip"] if flip else []), *(["tags"] if tags else [])])
 
 
 def check_batches(settings: TrainSettings, *examples: int) -> None:

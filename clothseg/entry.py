@@ -114,6 +114,18 @@ def build(part: DictConfig) -> Any:
         raise UserError(f"{part._get_full_key(None)}={part.get('_target_')}: {error}") from error
 
 
+def call(part: DictConfig, made: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls what `part` made (with `_partial_`), with the arguments that are not the configuration's.
+
+    Raises:
+        UserError: the same as of `build`.
+    """
+    try:
+        return made(*arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{part._get_full_key(None)}={part.get('_target_')}: {error}") from error
+
+
 def told(error: BaseException) -> str | None:
     """The line that tells a user's error; None where the fault is ours."""
     cause: BaseException | None = error

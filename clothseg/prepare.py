@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     """Prepares what `cfg` describes, prints what is there and leaves a report with figures."""
     settings: PrepareSettings = check(cfg, PrepareSettings)
     source = entry.build(cfg.dataset)
-    prepared = prepare_dataset(source, settings)
+    prepared = prepare_dataset(source, settings, size=settings.size)
     parts = split_dataset(prepared, settings)
     folder = Path(settings.output or HydraConfig.get().runtime.output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,10 +51,11 @@ def report(prepared: Prepared, parts: Split, folder: Path, *, duplicate_distance
         duplicate_distance: Hamming distance (0..64) of perceptual hashes up to which photos count as near-duplicates.
     """
     from clothseg.data.duplicates import near_duplicates
-    from clothseg.data.survey import class_counts
+    from clothseg.data.survey import pixels_by_photo
     from clothseg.tracking import figures
 
-    pixels, photos = class_counts(prepared.labels, range(len(prepared.names)), classes=len(prepared.class_names))
+    counts = pixels_by_photo(prepared.labels, range(len(prepared.names)), classes=len(prepared.class_names))
+    pixels, photos = counts.sum(axis=0), (counts > 0).sum(axis=0)
     part_of = np.empty(len(prepared.names), object)
     for part in PARTS:
         part_of[getattr(parts, part)] = part

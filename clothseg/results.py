@@ -20,6 +20,16 @@ from clothseg.text import as_csv
 log = logging.getLogger(__name__)
 
 SCORES = ("accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall")
+NATIVE_SCORES = {
+    "accuracy": "accuracy",
+    "miou": "mean IoU",
+    "clothing_miou": "clothing mean IoU",
+    "clothing_accuracy": "accuracy on clothing",
+    "mean_recall": "mean recall",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "dice": "mean Dice",
+    "boundary_f": "boundary F",
+}
 ARTIFACTS = ("figures", "tables", "config", "data/split.json")
 
 
@@ -104,10 +114,11 @@ def write_table(experiments: Path) -> Path:
     for dataset in dict.fromkeys(result["dataset"] for _, result in results):
         rows = [_row(f"[{name}]({name})", result) for name, result in results if result["dataset"] == dataset]
         quoted = [reference for reference in others if reference["dataset"] == dataset]
-        rows += [_row(reference["name"], reference) for reference in quoted]
+        rows += [_row(reference["name"], reference) for reference in quoted if "accuracy" in reference]
         lines += [f"## {dataset}", "", *_table(rows), ""]
         lines += [f"- {reference['name']}: {reference['source']}" for reference in quoted]
         lines += [""] if quoted else []
+        lines += _native_lines(results, quoted, dataset)
         lines += ["Commands:", ""]
         lines += [f"- {name}: `{result['command']}`" for name, result in results if result["dataset"] == dataset]
         lines += [""]
@@ -115,6 +126,34 @@ def write_table(experiments: Path) -> Path:
     path = experiments / "README.md"
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return path
+
+
+def _native_lines(results: list[tuple[str, Any]], quoted: list[Any], dataset: str) -> list[str]:
+    """What was scored at the photos' own sizes, as lines of the table."""
+    rows = [
+        [f"[{name}]({name})", how, *_native_cells(scores)]
+        for name, result in results
+        if result["dataset"] == dataset
+        for how, scores in result.get("native", {}).items()
+    ]
+    rows += [
+        [reference["name"], how, *_native_cells(scores)]
+        for reference in quoted
+        for how, scores in reference.get("native", {}).items()
+    ]
+    if not rows:
+        return []
+    columns = ["result", "evaluation", *NATIVE_SCORES.values()]
+    return [
+        "At the photos' own size (flip: averaged with the mirror image; tags: told which classes each photo has):",
+        "",
+        *map(_line, [columns, ["---"] * 2 + ["---:"] * len(NATIVE_SCORES), *rows]),
+        "",
+    ]
+
+
+def _native_cells(scores: Any) -> list[str]:
+    return [f"{scores[name]:.3f}" if scores.get(name) is not None else "" for name in NATIVE_SCORES]
 
 
 def _take_in_training(client: Any, run: Any, aside: Path) -> None:
@@ -190,8 +229,18 @@ def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
         "best_epoch": max(series[params["best_metric"]], key=lambda point: (point.value, -point.step)).step,
         "highest_accuracy": max(point.value for point in series["val/accuracy"]),
         **{score: metrics[f"val/{score}"] for score in SCORES},
+        "native": _native(metrics),
         "versions": {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")},
     }
+
+
+def _native(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """What the run scored at the photos' own sizes, by how: plain, flip, tags, flip_tags."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in sorted(metrics.items()):
+        if match := re.fullmatch(r"val_native(?:_(\w+))?/(\w+)", name):
+            found.setdefault(match[1] or "plain", {})[match[2]] = round(value, 6)
+    return found
 
 
 def _portable(text: str) -> str:

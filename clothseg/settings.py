@@ -23,6 +23,7 @@ class _Section(BaseModel):
 class Prepare(_Section):
     """How photos and labels are decoded and resized, once."""
 
+    resize: Literal["squash", "pad"]
     label_resize: Literal["nearest", "bilinear"]
     skip_invalid: bool
     cache: str | None
@@ -53,6 +54,9 @@ class PhaseSettings(_Section):
 
     epochs: Size
     encoder: Literal["frozen", "trainable"]
+    batch_norm: Literal["frozen", "trainable"]
+    encoder_rate: Annotated[float, Field(gt=0)]
+    image_size: Annotated[list[Size], Field(min_length=2, max_length=2)] | None
     steps_per_epoch: Size | Literal["photos"] | None
     validation_steps: Size | None
     learning_rate: Annotated[float, Field(gt=0)] | None
@@ -63,6 +67,7 @@ class Schedule(_Section):
     """The phases, in their order."""
 
     restart_data: bool
+    learning_rate_over: Literal["phase", "training"]
     phases: Annotated[dict[str, PhaseSettings], Field(min_length=1)]
 
 
@@ -76,7 +81,44 @@ class Tracking(_Section):
     figure_photos: Annotated[int, Field(ge=1, le=50)]
 
 
-Score = Literal["val/accuracy", "val/miou", "val/clothing_miou", "val/mean_recall"]
+Score = Literal[
+    "val/accuracy",
+    "val/miou",
+    "val/clothing_miou",
+    "val/mean_recall",
+    "val/clothing_accuracy",
+    "val/frequency_weighted_iou",
+    "val/dice",
+]
+
+
+class LabelGroups(_Section):
+    """Into which groups the classes of the data set are merged; without groups they stay as they are."""
+
+    name: Annotated[str, Field(min_length=1)]
+    groups: dict[str, list[str] | None] | None
+    rest: str | None
+
+
+class EarlyStopping(_Section):
+    """When a phase ends before its last epoch."""
+
+    patience: Size | None
+
+
+class Presence(_Section):
+    """The auxiliary head that tells which classes are in a photo."""
+
+    weight: Annotated[float, Field(ge=0)]
+
+
+class Evaluation(_Section):
+    """How the trained network is scored at the photos' own size."""
+
+    native: bool
+    flip: bool
+    tags: Literal["given"] | None
+    boundary: bool
 
 
 class Sweep(_Section):
@@ -101,6 +143,7 @@ class Sweep(_Section):
 
 class _DataSettings(_Section):
     dataset: Part
+    label_groups: LabelGroups
     split: Split
     image_size: Annotated[list[Size], Field(min_length=2, max_length=2)]
     prepare: Prepare
@@ -127,6 +170,19 @@ class ResultsSettings(_Section):
     experiments: Annotated[str, Field(min_length=1)]
 
 
+class EvaluateSettings(_Section):
+    """Everything `python -m clothseg.evaluate` is told."""
+
+    run: Annotated[str, Field(min_length=1)]
+    split: Literal["val", "test", "train"]
+    weights: Literal["last", "best"] | None
+    flip: bool
+    tags: Literal["given"] | None
+    boundary: bool
+    root: str | None
+    batch_size: Size
+
+
 class TrainSettings(_DataSettings):
     """Everything `python -m clothseg.train` is told."""
 
@@ -140,12 +196,17 @@ class TrainSettings(_DataSettings):
     jit_compile: bool | Literal["auto"]
     best_metric: Score
     keep: Literal["last", "best"]
+    early_stopping: EarlyStopping
+    evaluation: Evaluation
     tracking: Tracking
     augmentation: Part
     backbone: Backbone
     decoder: Part
     loss: Part
+    presence: Presence
+    sampling: Part
     optimizer: Part
+    learning_rate: Part
     schedule: Schedule
     sweep: Sweep | None
 

@@ -6,24 +6,27 @@ from pathlib import Path
 
 import pooch
 
+from clothseg.data.groups import grouped
 from clothseg.data.prepared import Prepared, prepare
 from clothseg.data.source import Source
 from clothseg.data.split import Split, split
 from clothseg.settings import PrepareSettings, TrainSettings
 
 
-def prepare_dataset(source: Source, settings: PrepareSettings | TrainSettings) -> Prepared:
-    """The data set decoded and resized as configured, from the cache where it was done before."""
+def prepare_dataset(source: Source, settings: PrepareSettings | TrainSettings, *, size: tuple[int, int]) -> Prepared:
+    """The data set decoded, resized and grouped as configured, from the cache where it was done before."""
     options = settings.prepare
     cache = Path(options.cache).expanduser() if options.cache else Path(pooch.os_cache("clothseg"))
-    return prepare(
+    prepared = prepare(
         source,
-        image_size=settings.size,
+        image_size=size,
+        resize=options.resize,
         label_resize=options.label_resize,
         cache=cache,
         skip_invalid=options.skip_invalid,
         workers=options.workers,
     )
+    return grouped(prepared, settings.label_groups.groups, rest=settings.label_groups.rest)
 
 
 def split_dataset(prepared: Prepared, settings: PrepareSettings | TrainSettings) -> Split:

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from clothseg import assemble, entry
-from clothseg.data.prepared import Prepared
-from clothseg.data.split import Split
+from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import StoppedError, UserError
-from clothseg.models.backbones import check_download, check_encoder
+from clothseg.models.backbones import check_download
 from clothseg.settings import TrainSettings, check
-from clothseg.stages import prepare_dataset, split_dataset
 from clothseg.sweeps import plugin
 
 if TYPE_CHECKING:
@@ -91,34 +88,23 @@ def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
 
 def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun: float) -> dict[str, float]:
     # Whatever can be refused is refused before TensorFlow is loaded.
-    check_encoder(settings.backbone.name, image_size=settings.size, weights=settings.backbone.weights)
-    source = entry.build(cfg.dataset)
-    source.names()
     if settings.backbone.weights == "imagenet":
         check_download(settings.backbone.name)
-    prepared = prepare_dataset(source, settings)
-    parts = split_dataset(prepared, settings)
-    counts = prepared.name, len(parts.train), len(parts.validation)
+    data = assemble.data(cfg, settings)
+    counts = data.final.name, len(data.parts.train), len(data.parts.validation)
     log.info("%s: %d photos to train on, %d to validate; loading Keras", *counts)
 
     from clothseg.training import backend
 
     # Seeds first: whatever is built below draws from them.
     backend.load(seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
-    return _fit(cfg, settings, prepared, parts, trial, Path(HydraConfig.get().runtime.output_dir), begun)
+    return _fit(cfg, settings, data, trial, Path(HydraConfig.get().runtime.output_dir), begun)
 
 
 def _fit(
-    cfg: DictConfig,
-    settings: TrainSettings,
-    prepared: Prepared,
-    parts: Split,
-    trial: Trial | None,
-    folder: Path,
-    begun: float,
+    cfg: DictConfig, settings: TrainSettings, data: assemble.Data, trial: Trial | None, folder: Path, begun: float
 ) -> dict[str, float]:
     """Trains and tracks. Returns the scores of the best epoch, and how long a photo takes if a study asks for it."""
-    from clothseg.data.pipeline import evaluation_batches, training_batches
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
     from clothseg.training import precision
@@ -128,20 +114,31 @@ def _fit(
 
     policy = precision.set_policy(settings.precision)
     place = placement(settings.devices)
-    classes = len(prepared.class_names)
+    classes = len(data.final.class_names)
     with place():
-        encoder, model = assemble.network(cfg, settings, classes=classes)
+        networks = assemble.networks(cfg, settings, classes=classes)
+    model = networks[data.size].model
+    pixels = pixels_by_photo(data.final.labels, data.parts.train, classes=classes)
     augmentation = entry.build(cfg.augmentation)
+    augmentation.fit(data.parts.train, pixels)
     variants = len(augmentation.variants)
-    assemble.check_batches(settings, len(parts.train) * variants, len(parts.validation))
-    phases = assemble.phases(cfg, settings, photos=len(parts.train), variants=variants)
-    loss = entry.build(cfg.loss)
+    assemble.check_batches(settings, len(data.parts.train) * variants, len(data.parts.validation))
+    phases = assemble.phases(cfg, settings, networks=networks, photos=len(data.parts.train), variants=variants)
+    batches = assemble.Batches(
+        data,
+        augmentation=augmentation,
+        weights=entry.call(cfg.sampling, entry.build(cfg.sampling), pixels),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+    loss = assemble.loss(cfg, pixels=pixels)
+    log_model = settings.prepare.resize if settings.tracking.log_model else None
     history = History()
-    checkpoints = Checkpoints(model, folder / "weights", metric=settings.best_metric)
+    checkpoints = Checkpoints(folder / "weights", metric=settings.best_metric)
 
     tags = {
         "preset": settings.name,
-        "dataset": prepared.name,
+        "dataset": data.final.name,
         "backbone": settings.backbone.name,
         "precision": policy,
         "command": shlex.join(["python", "-m", "clothseg.train", *_overrides()]),
@@ -157,7 +154,7 @@ def _fit(
             _text(cfg),
             _parameters(cfg) | {"precision_used": policy, "model_parameters": model.count_params()},
         )
-        report = Report(run, model, prepared, parts, figure_photos=settings.tracking.figure_photos, begun=begun)
+        report = Report(run, model, data.final, data.parts, figure_photos=settings.tracking.figure_photos, begun=begun)
         report.data(options=entry.flatten(cfg.dataset))
         report.augmentation(augmentation, seed=settings.seed)
         after_epoch = [checkpoints, report.after_epoch]
@@ -166,26 +163,16 @@ def _fit(
             after_epoch.append(_reporter(trial, sum(phase.epochs for phase in phases)))
         try:
             fit_phases(
-                model,
-                encoder,
                 phases=phases,
-                training=partial(
-                    training_batches,
-                    prepared.photos,
-                    prepared.labels,
-                    parts.train,
-                    augmentation=augmentation,
-                    batch_size=settings.batch_size,
-                    seed=settings.seed,
-                ),
-                validation=evaluation_batches(
-                    prepared.photos, prepared.labels, parts.validation, batch_size=settings.batch_size
-                ),
+                training=batches.training,
+                validation=batches.validation,
                 classes=classes,
                 loss=loss,
+                presence_weight=settings.presence.weight,
                 placement=place,
                 jit_compile=precision.compiles(settings.jit_compile),
                 batch_size=settings.batch_size,
+                metric=settings.best_metric,
                 history=history,
                 after_epoch=after_epoch,
                 after_phase=[report.after_phase],
@@ -197,11 +184,27 @@ def _fit(
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 # The weights in the midst of an epoch, beside those of the last whole one.
-                checkpoints.write("interrupted")
+                checkpoints.write("interrupted", history.network.model)
             # What was trained so far is kept.
-            report.conclude(history, checkpoints, keep=settings.keep, log_model=settings.tracking.log_model)
+            report.conclude(history, checkpoints, keep=settings.keep, log_model=log_model)
             raise
-        report.conclude(history, checkpoints, keep=settings.keep, log_model=settings.tracking.log_model)
+        report.conclude(history, checkpoints, keep=settings.keep, log_model=log_model)
+        if settings.evaluation.native:
+            options = settings.evaluation
+            evaluated = assemble.evaluation(
+                model,
+                data,
+                data.parts.validation,
+                flip=options.flip,
+                tags=options.tags,
+                boundary=options.boundary,
+                batch_size=settings.batch_size,
+            )
+            report.evaluation(
+                evaluated,
+                what=assemble.evaluation_name("val", flip=options.flip, tags=options.tags),
+                epoch=checkpoints.saved[settings.keep].number,
+            )
         reached = dict(history.best(settings.best_metric).scores)
         if trial is not None:
             if LATENCY in trial.objectives:

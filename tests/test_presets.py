@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import hydra
+import numpy as np
 import pytest
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
@@ -14,7 +17,10 @@ from clothseg.settings import PrepareSettings, TrainSettings, check
 from clothseg.sweeps import plugin
 
 CONF = entry.config_folder()
-GROUPS = ("augmentation", "backbone", "dataset", "decoder", "loss", "optimizer", "schedule", "split")
+GROUPS = (
+    "augmentation", "backbone", "dataset", "decoder", "label_groups", "learning_rate", "loss", "optimizer", "sampling",
+    "schedule", "split",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,11 +43,14 @@ def build(cfg) -> None:
     cfg.backbone.weights = None
     settings = check(cfg, TrainSettings)
     entry.build(cfg.dataset)
-    assert entry.build(cfg.augmentation).variants[0] == "original"
-    _, model = assemble.network(cfg, settings, classes=59)
-    for phase in assemble.phases(cfg, settings, photos=800, variants=8):
-        model.compile(optimizer=phase.optimizer(), loss=entry.build(cfg.loss))
-    assert model.output_shape == (None, *settings.size, 59)
+    variants = len(entry.build(cfg.augmentation).variants)
+    pixels = np.ones((800, 59), int)
+    entry.call(cfg.sampling, entry.build(cfg.sampling), pixels)
+    networks = assemble.networks(cfg, settings, classes=59)
+    for phase in assemble.phases(cfg, settings, networks=networks, photos=800, variants=variants):
+        phase.network.model.compile(optimizer=phase.optimizer(), loss=assemble.loss(cfg, pixels=pixels))
+    assert [(None, *size, 3) for size in networks] == [network.model.input_shape for network in networks.values()]
+    assert all(network.model.output_shape[-1] == 59 for network in networks.values())
 
 
 @pytest.mark.parametrize("name", options("experiment"))
@@ -71,10 +80,26 @@ def test_there_is_an_option_for_every_backbone_and_no_other():
     assert all(OmegaConf.load(CONF / "backbone" / f"{name}.yaml").name == name for name in BACKBONES)
 
 
+@functools.cache
+def tiny():
+    """A network that nothing is trained with."""
+    import keras
+
+    from clothseg.models.unet import Network
+
+    photo = keras.Input((32, 32, 3))
+    encoder = keras.Model(photo, keras.layers.Conv2D(4, 1)(photo))
+    model = keras.Model(photo, keras.layers.Conv2D(59, 1)(encoder(photo)))
+    return Network(encoder, model, model)
+
+
 def phases(*overrides: str, photos: int = 800, variants: int = 7):
     cfg = compose(*overrides)
+    cfg.backbone.weights = None
+    settings = check(cfg, TrainSettings)
     with execution_whitelist(entry.TARGETS):
-        return assemble.phases(cfg, check(cfg, TrainSettings), photos=photos, variants=variants)
+        networks = dict.fromkeys(assemble.sizes(settings), tiny())
+        return assemble.phases(cfg, settings, networks=networks, photos=photos, variants=variants)
 
 
 @pytest.mark.parametrize("name", options("optimizer"))

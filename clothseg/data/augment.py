@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Literal, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from clothseg.errors import UserError
 
 LabelResize = Literal["nearest", "bilinear"]
 Function = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Read = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class Augmentation(Protocol):
@@ -29,7 +31,18 @@ class Augmentation(Protocol):
     variants: tuple[str, ...]
     shuffle_buffer: int | None
 
-    def __call__(self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fit(self, rows: np.ndarray, pixels: np.ndarray) -> None:
+        """Learns what is in the training photos, once before they are augmented.
+
+        Args:
+            rows: int (m,), numbers of the photos that are trained on.
+            pixels: int (m, classes), how many pixels of each class every one of them has.
+        """
+        ...
+
+    def __call__(
+        self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor, read: Read
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """One augmented batch.
 
         Args:
@@ -37,6 +50,7 @@ class Augmentation(Protocol):
             labels: uint8 (batch, height, width).
             keys: int64 (batch, 4): seed, pass over the data, number of the variant and photo of each example. Random
                 numbers are to be drawn from these alone, so that a run can be repeated and resumed.
+            read: gives other photos and their labels by their numbers, int64 (k,).
 
         Returns:
             Photos and labels of the same shapes and types.
@@ -141,7 +155,12 @@ class FixedCopies:
             return lambda photos, labels: crop(photos, labels, label_resize=self.label_resize)
         return globals()[name]
 
-    def __call__(self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fit(self, rows: np.ndarray, pixels: np.ndarray) -> None:
+        """Nothing: the copies are the same whatever is in the photos."""
+
+    def __call__(
+        self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor, read: Read
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Applies to each example the function that its variant names; variant 0 is the original."""
         if not self.copies:
             return photos, labels

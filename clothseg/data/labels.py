@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 BACKGROUND = 0
+# Pixels that count nowhere: neither trained on nor scored, as those outside of a photo that was rotated or padded.
+IGNORE = 255
 
 # In the order of `label_list.mat` (Yang, Luo, Lin, CVPR 2014), whose entry 0 is called "null" there.
 CLASS_NAMES: tuple[str, ...] = (

@@ -12,12 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from clothseg.data.augment import Augmentation
+from clothseg.data.sampling import draw
 
 
-def pass_order(count: int, *, buffer: int | None, seed: int, number: int) -> np.ndarray:
-    """In which order one pass shows its examples.
+def pass_order(
+    count: int, *, buffer: int | None, seed: int, number: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Which examples one pass shows, and in which order.
 
-    The order depends on nothing but the arguments, so that a resumed run continues where it stood.
+    They depend on nothing but the arguments, so that a resumed run continues where it stood.
 
     Args:
         count: examples in a pass.
@@ -25,11 +28,14 @@ def pass_order(count: int, *, buffer: int | None, seed: int, number: int) -> np.
             `tf.data.Dataset.shuffle` does it.
         seed: of the run.
         number: of the pass, from 0.
+        weights: float (count,), how often examples are shown relative to each other; None shows each of them once.
 
     Returns:
-        int64 (count,), a permutation of 0..count-1.
+        int64 (count,) in 0..count-1, without weights a permutation.
     """
     random = np.random.default_rng([seed, number])
+    if weights is not None:
+        return random.permutation(draw(weights, count, random))
     if buffer is None or buffer >= count:
         return random.permutation(count)
     order = np.empty(count, np.int64)
@@ -48,9 +54,11 @@ def training_batches(
     rows: np.ndarray,
     *,
     augmentation: Augmentation,
+    weights: np.ndarray | None,
     batch_size: int,
     seed: int,
     first_step: int,
+    label_stride: int,
 ) -> tf.data.Dataset:
     """Endless batches of augmented training examples, pass after pass, each in its own order.
 
@@ -59,20 +67,26 @@ def training_batches(
         labels: uint8 (n, height, width).
         rows: int (m,), which photos are trained on.
         augmentation: makes an example of every photo for each of its `variants`.
+        weights: float (m,), how often each photo is shown relative to the others; None shows all equally often.
         batch_size: examples per batch; the last batch of a pass may be smaller.
         seed: of the run.
         first_step: batches to leave out at the beginning, because they were trained on already.
+        label_stride: that of the logits that the labels are for; of so many labels one is taken in each direction.
 
     Returns:
-        Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width)).
+        Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height / label_stride,
+        width / label_stride)).
     """
     # As the article concatenates them: all originals, then all examples of the first copy, and so on.
     count = len(rows) * len(augmentation.variants)
     first_pass, first_step = divmod(first_step, steps_per_pass(count, batch_size))
+    example_weights = None if weights is None else np.tile(weights, len(augmentation.variants))
 
     def examples(number: tf.Tensor) -> tf.data.Dataset:
         order = tf.numpy_function(
-            lambda n: pass_order(count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(n)),
+            lambda n: pass_order(
+                count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(n), weights=example_weights
+            ),
             [number],
             tf.int64,
             stateful=False,
@@ -86,7 +100,10 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices(keys).batch(batch_size)
 
     def read_and_augment(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augmentation(*_read(photos, labels, keys[:, 3]), keys)
+        read = partial(_read, photos, labels)
+        changed, targets = augmentation(*read(keys[:, 3]), keys, read)
+        centre = label_stride // 2
+        return changed, targets[:, centre::label_stride, centre::label_stride]
 
     batches = tf.data.Dataset.counter(first_pass).flat_map(examples).skip(first_step)
     batches = batches.map(read_and_augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

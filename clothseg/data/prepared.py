@@ -22,11 +22,15 @@ import numpy as np
 from tqdm import tqdm
 
 from clothseg.data.folders import locked
+from clothseg.data.labels import IGNORE
 from clothseg.data.source import DataError, Source
 from clothseg.errors import UserError
 
-FORMAT = 1  # of the cache; a new number makes every cache be prepared again
+FORMAT = 2  # of the cache; a new number makes every cache be prepared again
 SHOWN = 3  # problems in a message; the report has them all
+PADDING = 127  # grey level around a padded photo, which says least to a network
+
+Frame = tuple[int, int, int, int]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +42,9 @@ class Prepared:
     Attributes:
         name: of the data set.
         photos: uint8 (n, height, width, 3) in 0..255, read from disk as needed.
-        labels: uint8 (n, height, width) in 0..len(class_names) - 1, read from disk as needed.
+        labels: uint8 (n, height, width) in 0..len(class_names) - 1 or, around a padded photo, `IGNORE`; read from disk
+            as needed.
+        frames: int (n, 4), top, left, height and width in pixels of what of the picture is photo and not padding.
         names: n names, in the order of the source.
         class_names: one name per label value.
         fingerprint: sha256 over names, photos and labels; equal wherever they are equal.
@@ -49,6 +55,7 @@ class Prepared:
     name: str
     photos: np.ndarray
     labels: np.ndarray
+    frames: np.ndarray
     names: tuple[str, ...]
     class_names: tuple[str, ...]
     fingerprint: str
@@ -60,6 +67,7 @@ def prepare(
     source: Source,
     *,
     image_size: tuple[int, int],
+    resize: Literal["squash", "pad"],
     label_resize: Literal["nearest", "bilinear"],
     cache: Path,
     skip_invalid: bool,
@@ -73,6 +81,8 @@ def prepare(
     Args:
         source: the data set.
         image_size: (height, width) wanted, in pixels.
+        resize: "squash" photos into the size whatever their shape, or "pad" them to keep it, with grey that counts
+            nowhere.
         label_resize: "nearest", or the article's "bilinear", a defect that invents labels; see `resize_labels`.
         cache: folder for the arrays, made where it is missing.
         skip_invalid: whether to leave out examples that cannot be used, with a warning, instead of raising.
@@ -85,11 +95,13 @@ def prepare(
     height, width = _checked_size(image_size)
     if label_resize not in ("nearest", "bilinear"):
         raise UserError(f'label_resize is {label_resize!r}; it can be "nearest" or "bilinear"')
+    if resize not in ("squash", "pad"):
+        raise UserError(f'resize is {resize!r}; it can be "squash" or "pad"')
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}; it can be 1 or more, or null for one per processor")
 
     cache = Path(cache)
-    key = _key([FORMAT, source.identity(), list(source.class_names), height, width, label_resize])
+    key = _key([FORMAT, source.identity(), list(source.class_names), height, width, resize, label_resize])
     folder = cache / f"{source.name}-{key[:16]}"
     try:
         prepared = _open(folder)
@@ -98,13 +110,53 @@ def prepare(
             with locked(folder.with_name(f"{folder.name}.lock")):
                 # Another process may have prepared it while this one waited.
                 prepared = _open(folder) or _prepare(
-                    source, folder, (height, width), label_resize, skip_invalid, workers
+                    source, folder, (height, width), resize, label_resize, skip_invalid, workers
                 )
         if prepared.skipped and not skip_invalid:
             raise _invalid(source.name, dict(prepared.skipped), len(prepared.names) + len(prepared.skipped), folder)
     except OSError as error:
         raise UserError(f"{source.name} cannot be prepared in {cache}: {error}") from error
     return prepared
+
+
+def frame_of(own: tuple[int, int], size: tuple[int, int], *, resize: Literal["squash", "pad"]) -> Frame:
+    """Where in the prepared picture a photo lies.
+
+    Args:
+        own: height and width of the photo.
+        size: (height, width) of the prepared picture.
+        resize: "squash" fills it; "pad" keeps the photo's shape, as large as it fits, in the middle.
+
+    Returns:
+        Top, left, height and width in pixels.
+    """
+    if resize == "squash":
+        return 0, 0, *size
+    scale = min(wanted / have for wanted, have in zip(size, own, strict=True))
+    height, width = (max(1, min(wanted, round(have * scale))) for wanted, have in zip(size, own, strict=True))
+    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
+
+
+def fit_photo(photo: np.ndarray, size: tuple[int, int], *, resize: Literal["squash", "pad"]) -> np.ndarray:
+    """A photo uint8 (own height, own width, 3) as a network is shown it: uint8 (height, width, 3)."""
+    top, left, height, width = frame_of(photo.shape[:2], size, resize=resize)
+    fitted = np.full((*size, 3), PADDING, np.uint8)
+    fitted[top : top + height, left : left + width] = resize_photo(photo, (height, width))
+    return fitted
+
+
+def fit_labels(
+    labels: np.ndarray,
+    size: tuple[int, int],
+    *,
+    resize: Literal["squash", "pad"],
+    how: Literal["nearest", "bilinear"],
+) -> np.ndarray:
+    """The labels of a photo, uint8 (own height, own width), as `fit_photo` puts it: uint8 (height, width)."""
+    top, left, height, width = frame_of(labels.shape, size, resize=resize)
+    fitted = np.full(size, IGNORE, np.uint8)
+    fitted[top : top + height, left : left + width] = resize_labels(labels, (height, width), how=how)
+    return fitted
 
 
 def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -198,12 +250,14 @@ def _load(folder: Path) -> Prepared:
     photos = np.load(folder / "photos.npy", mmap_mode="r", allow_pickle=False)
     labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
     expected = (len(meta["names"]), *meta["image_size"])
-    if photos.shape != (*expected, 3) or labels.shape != expected:
+    frames = np.array(meta["frames"], int)
+    if photos.shape != (*expected, 3) or labels.shape != expected or frames.shape != (expected[0], 4):
         raise ValueError(f"arrays of shapes {photos.shape} and {labels.shape} instead of {expected}")
     return Prepared(
         name=meta["name"],
         photos=photos,
         labels=labels,
+        frames=frames,
         names=tuple(meta["names"]),
         class_names=tuple(meta["class_names"]),
         fingerprint=meta["fingerprint"],
@@ -213,7 +267,13 @@ def _load(folder: Path) -> Prepared:
 
 
 def _prepare(
-    source: Source, folder: Path, size: tuple[int, int], label_resize: str, skip_invalid: bool, workers: int | None
+    source: Source,
+    folder: Path,
+    size: tuple[int, int],
+    resize: str,
+    label_resize: str,
+    skip_invalid: bool,
+    workers: int | None,
 ) -> Prepared:
     names = source.names()
     problems = source.problems()
@@ -223,17 +283,19 @@ def _prepare(
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()
     try:
-        kept = []
+        kept, frames = [], []
         with (
             _RowWriter(partial / "photos.npy", (*size, 3)) as photos,
             _RowWriter(partial / "labels.npy", size) as labels,
         ):
-            for name, pair in _read_all(source, [n for n in names if n not in problems], size, label_resize, workers):
-                if isinstance(pair, str):
-                    problems[name] = pair
+            usable = [name for name in names if name not in problems]
+            for name, example in _read_all(source, usable, size, resize, label_resize, workers):
+                if isinstance(example, str):
+                    problems[name] = example
                 else:
-                    photos.append(pair[0])
-                    labels.append(pair[1])
+                    photos.append(example[0])
+                    labels.append(example[1])
+                    frames.append(example[2])
                     kept.append(name)
         # In the order of the names, whether found before decoding or by it.
         problems = {name: problems[name] for name in (*names, *problems) if name in problems}
@@ -241,11 +303,13 @@ def _prepare(
         meta = {
             "name": source.name,
             "image_size": size,
+            "resize": resize,
             "label_resize": label_resize,
             "class_names": source.class_names,
             "fingerprint": _key([kept, size, photos.digest(), labels.digest()]),
             "skipped": list(problems.items()),
             "names": kept,
+            "frames": frames,
         }
         _write_synced(partial / "meta.json", json.dumps(meta, indent=1))
         shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been opened
@@ -267,18 +331,22 @@ def _judge(name: str, kept: list[str], problems: dict[str, str], folder: Path, s
 
 
 def _read_all(
-    source: Source, names: list[str], size: tuple[int, int], label_resize: str, workers: int | None
-) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray] | str]]:
-    """Every name in order, with its resized pair or what is wrong with it."""
+    source: Source, names: list[str], size: tuple[int, int], resize: str, label_resize: str, workers: int | None
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray, Frame] | str]]:
+    """Every name in order, with its resized pair and where that lies, or what is wrong with it."""
     classes = len(source.class_names)
 
-    def read(name: str) -> tuple[np.ndarray, np.ndarray] | str:
+    def read(name: str) -> tuple[np.ndarray, np.ndarray, Frame] | str:
         try:
             photo, labels = source.read(name)
             _check(name, photo, labels, classes)
         except DataError as error:
             return str(error)
-        return resize_photo(photo, size), resize_labels(labels, size, how=label_resize)
+        return (
+            fit_photo(photo, size, resize=resize),
+            fit_labels(labels, size, resize=resize, how=label_resize),
+            frame_of(labels.shape, size, resize=resize),
+        )
 
     # Threads, because decoding happens outside the interpreter's lock: measured on CCP, as fast as processes.
     workers = workers or os.cpu_count() or 1

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
+from clothseg.data.labels import IGNORE
 
-def class_counts(labels: np.ndarray, rows: Iterable[int], *, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts pixels and photos of every class, one photo in memory at a time.
+
+def pixels_by_photo(labels: np.ndarray, rows: Sequence[int], *, classes: int) -> np.ndarray:
+    """Counts the pixels of every class in every photo, one photo in memory at a time.
 
     Args:
-        labels: uint8 (n, height, width) in 0..classes-1.
-        rows: which of the photos are counted.
+        labels: uint8 (n, height, width) in 0..classes-1, or `IGNORE`.
+        rows: m numbers of photos, those that are counted.
         classes: how many classes there are.
 
     Returns:
-        Pixels and photos, each int64 (classes,).
+        int64 (m, classes); ignored pixels are counted nowhere.
     """
-    pixels, photos = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    for row in rows:
-        counts = np.bincount(labels[row].ravel(), minlength=classes)
-        pixels += counts
-        photos += counts > 0
-    return pixels, photos
+    pixels = np.zeros((len(rows), classes), np.int64)
+    for place, row in enumerate(rows):
+        pixels[place] = np.bincount(labels[row].ravel(), minlength=IGNORE + 1)[:classes]
+    return pixels

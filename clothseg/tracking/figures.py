@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from clothseg.data.labels import IGNORE
 from clothseg.tracking.canvas import (
     BLUE,
     GREEN,
@@ -116,6 +117,46 @@ def augmentation_sheet(
         borderaxespad=0.8,
         **COMPACT,
     )
+    return figure
+
+
+def augmentation_gallery(
+    photos: Sequence[Sequence[np.ndarray]],
+    labels: Sequence[Sequence[np.ndarray]],
+    *,
+    names: Sequence[str],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+) -> Figure:
+    """A few examples in several versions each: versions side by side, below each photo the labels that go with it.
+
+    Args:
+        photos: n examples, each of m photos (height, width, 3), 0..255.
+        labels: n times m label images (height, width).
+        names: n names of the examples, drawn beside them.
+        titles: m names of what was done, drawn above.
+        class_names: one name per label value, background first.
+    """
+    colours = palette(len(class_names))
+    present = [_by_area(*row, background=False) for row in labels]
+    width, height = _cell([photo for row in photos for photo in row], area=2.6)
+    entries, legend_width = _legend_size(present, 2 * height, class_names)
+    figure, axes = _sheet(
+        [width] * len(titles) + [legend_width],
+        [height] * 2 * len(photos),
+        row_gap=[0.04, 0.16] * len(photos),
+        top=0.2,
+        left=0.2,
+    )
+    for index, (row, name) in enumerate(zip(photos, names, strict=True)):
+        above, below = axes[2 * index : 2 * index + 2]
+        for column, (photo, label, title) in enumerate(zip(row, labels[index], titles, strict=True)):
+            _picture(above[column], _photo(photo), title="" if index else title, centred=True)
+            _picture(below[column], _overlay(photo, label, colours))
+        above[0].text(
+            -0.04, 0.5, name, transform=above[0].transAxes, fontsize=SMALL, rotation=90, ha="right", va="center"
+        )
+        _legend(above[-1], [(value, class_names[value]) for value in present[index]], colours, rows=entries)
     return figure
 
 
@@ -401,7 +442,10 @@ def _photo(photo: np.ndarray) -> np.ndarray:
 
 
 def _overlay(photo: np.ndarray, label: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """The photo in grey, faded where background is, tinted where clothes are: a shift of the labels is seen at once."""
+    """The photo in grey, faded where background is, tinted where clothes are: a shift of the labels is seen at once.
+
+    Ignored pixels are dark.
+    """
     grey = _photo(photo) @ np.array([0.299, 0.587, 0.114])
     clothes = (np.asarray(label) != 0)[..., None]
     mixed = np.where(clothes, 0.3 * grey[..., None] + 0.7 * colorize(label, colours), 0.45 * grey[..., None] + 140)
@@ -409,9 +453,10 @@ def _overlay(photo: np.ndarray, label: np.ndarray, colours: np.ndarray) -> np.nd
 
 
 def _by_area(*labels: np.ndarray, background: bool = True) -> list[int]:
-    """Values in the pictures, the largest first."""
+    """Values in the pictures, the largest first; ignored pixels have none."""
     counts = sum(np.bincount(np.ravel(label), minlength=256) for label in labels)
     counts[0] *= background
+    counts[IGNORE] = 0
     return [int(value) for value in np.argsort(-counts, kind="stable") if counts[value]]
 
 

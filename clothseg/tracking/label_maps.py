@@ -6,6 +6,8 @@ It needs Keras and NumPy, and not this package, so whoever takes the model away 
 import mlflow
 import numpy as np
 
+PADDING = 127  # grey level around a photo that keeps its shape, as in training
+
 
 class LabelMaps(mlflow.pyfunc.PythonModel):
     """A trained network behind MLflow's `pyfunc` interface."""
@@ -36,12 +38,25 @@ class LabelMaps(mlflow.pyfunc.PythonModel):
                 f"photos have the shape {photos.shape}; what works is (batch, height, width, 3), RGB in 0..255"
             )
         size, network_size = photos.shape[1:3], self.network.input_shape[1:3]
+        top, left, height, width = _frame(size, network_size, resize=(context.model_config or {}).get("resize"))
+        below, right = network_size[0] - top - height, network_size[1] - left - width
         labels = np.empty(photos.shape[:3], np.uint8)
         for row, photo in enumerate(photos):
-            resized = keras.ops.image.resize(photo[None].astype("float32"), network_size)
-            logits = keras.ops.image.resize(self.network(resized, training=False), size)
+            fitted = keras.ops.image.resize(photo[None].astype("float32"), (height, width))
+            fitted = keras.ops.pad(fitted, ((0, 0), (top, below), (left, right), (0, 0)), constant_values=PADDING)
+            logits = keras.ops.image.resize(self.network(fitted, training=False), network_size)
+            logits = keras.ops.image.resize(logits[:, top : top + height, left : left + width], size)
             labels[row] = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1))[0]
         return labels
+
+
+def _frame(size, network_size, *, resize):
+    """Top, left, height and width of a photo in what the network is shown; see `clothseg.data.prepared.frame_of`."""
+    if resize != "pad":
+        return 0, 0, *network_size
+    scale = min(wanted / have for wanted, have in zip(network_size, size, strict=True))
+    height, width = (max(1, min(wanted, round(have * scale))) for wanted, have in zip(network_size, size, strict=True))
+    return (network_size[0] - height) // 2, (network_size[1] - width) // 2, height, width
 
 
 mlflow.models.set_model(LabelMaps())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from clothseg.data.labels import IGNORE
 from clothseg.errors import UserError
 
 # One colour per value of `clothseg.data.labels.CLASS_NAMES`. Found once by a search: the farthest points among
@@ -79,6 +80,8 @@ PALETTE = np.array(
 )
 PALETTE.flags.writeable = False
 
+IGNORED = np.array([40, 40, 40], np.uint8)
+
 
 def palette(classes: int) -> np.ndarray:
     """Colours for a data set with this many classes: uint8 (classes, 3), RGB 0..255, background (0) a quiet grey.
@@ -87,10 +90,10 @@ def palette(classes: int) -> np.ndarray:
     each as far from all before as can be. The same number always gives the same colours.
 
     Raises:
-        UserError: not 1 to 256 classes (labels are uint8).
+        UserError: not 1 to 255 classes (labels are uint8, and 255 is `IGNORE`).
     """
-    if not 1 <= classes <= 256:
-        raise UserError(f"a palette of {classes} colours: labels are one byte, so 1 to 256 classes work")
+    if not 1 <= classes <= IGNORE:
+        raise UserError(f"a palette of {classes} colours: labels are one byte, so 1 to 255 classes work")
     if classes == len(PALETTE):
         return PALETTE
     if classes < len(PALETTE):
@@ -102,12 +105,13 @@ def palette(classes: int) -> np.ndarray:
 
 
 def colorize(labels: np.ndarray, palette: np.ndarray = PALETTE) -> np.ndarray:
-    """Labels (height, width), 0..classes - 1, as a picture: uint8 (height, width, 3).
+    """Labels (height, width), 0..classes - 1, as a picture: uint8 (height, width, 3). Ignored pixels are nearly black.
 
     Raises:
         IndexError: a label has no colour.
     """
-    return palette[labels]
+    ignored = np.asarray(labels) == IGNORE
+    return np.where(ignored[..., None], IGNORED, palette[np.where(ignored, 0, labels)])
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:

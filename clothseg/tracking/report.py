@@ -13,14 +13,18 @@ import numpy as np
 from clothseg.data.augment import Augmentation
 from clothseg.data.prepared import Prepared
 from clothseg.data.split import Split
+from clothseg.evaluation.native import Evaluation
 from clothseg.tracking import figures
+from clothseg.tracking.evaluation import log_evaluation, rounded
 from clothseg.tracking.run import TrackedRun
 from clothseg.training import scores
+from clothseg.training.logits import at_size_of
 from clothseg.training.phases import Checkpoints, Epoch, History
 
 log = logging.getLogger(__name__)
 
 SAMPLES = 8  # photos on the sample sheet
+RANDOM_VERSIONS = 4  # of a photo, in the figure of a random augmentation
 
 # Drawing takes a good part of a second; short epochs do not wait for it.
 SECONDS_BETWEEN_CURVES = 30
@@ -31,7 +35,7 @@ class Report:
 
     Args:
         run: where it logs to.
-        model: photos to logits.
+        model: photos to logits, at the size of the last phase.
         prepared: the data set.
         parts: which of its photos are trained on and which are scored.
         figure_photos: how many validation photos the prediction figures show.
@@ -80,19 +84,34 @@ class Report:
         self.run.figure(sheet, "figures/samples.png")
 
     def augmentation(self, augmentation: Augmentation, *, seed: int) -> None:
-        """Draws the first training photo and its labels in every variant that the network is shown."""
-        row, count = int(self.parts.train[0]), len(augmentation.variants)
-        keys = np.array([[seed, 0, variant, row] for variant in range(count)], np.int64)
-        photos = np.repeat(self.prepared.photos[row][None], count, axis=0).astype(np.float32)
-        labels = np.repeat(self.prepared.labels[row][None], count, axis=0)
-        changed_photos, changed_labels = (np.asarray(part) for part in augmentation(photos, labels, keys))
-        figure = figures.augmentation_sheet(
-            changed_photos,
-            changed_labels,
-            titles=[variant.replace("_", " ") for variant in augmentation.variants],
-            class_names=self.class_names,
+        """Draws what the augmentation makes of training photos and their labels.
+
+        Of fixed variants each is drawn, of the first photo; random changes in the first passes, of two photos.
+        """
+        rows = [int(row) for row in self.parts.train[:2]]
+        if len(augmentation.variants) > 1:
+            keys = [[seed, 0, variant, rows[0]] for variant in range(len(augmentation.variants))]
+            titles = [variant.replace("_", " ") for variant in augmentation.variants]
+        else:
+            keys = [[seed, number, 0, row] for row in rows for number in range(RANDOM_VERSIONS)]
+            titles = [f"pass {number + 1}" for _ in rows for number in range(RANDOM_VERSIONS)]
+        photos, labels = self._read(np.array(keys)[:, 3])
+        photos, labels = (
+            np.asarray(part) for part in augmentation(photos, labels, np.array(keys, np.int64), self._read)
         )
+        if len(augmentation.variants) == 1:
+            # Each photo as it is comes before what is made of it.
+            first = np.arange(len(rows)) * RANDOM_VERSIONS
+            photos = np.insert(photos, first, self.prepared.photos[rows], axis=0)
+            labels = np.insert(labels, first, self.prepared.labels[rows], axis=0)
+            for place in reversed(first.tolist()):
+                titles.insert(place, "original")
+        figure = figures.augmentation_sheet(photos, labels, titles=titles, class_names=self.class_names)
         self.run.figure(figure, "figures/augmentation.png")
+
+    def _read(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.asarray(rows)
+        return self.prepared.photos[rows].astype(np.float32), self.prepared.labels[rows]
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
         """Logs the scores of an epoch, and now and then the curves."""
@@ -104,6 +123,9 @@ class Report:
     def after_phase(self, epoch: Epoch, history: History) -> None:
         """Logs the curves, and photos with truth and prediction as the network stands now."""
         self.curves(history)
+        if epoch.phase.network.model is not self.model:
+            # The same network for photos of another size.
+            self.model.set_weights(epoch.phase.network.model.get_weights())
         self.predictions(epoch, place=f"{len(history.phases())}_{epoch.phase.name}", starts=history.phases())
 
     def curves(self, history: History) -> None:
@@ -126,7 +148,7 @@ class Report:
         """
         photos, labels = self.prepared.photos[self.shown], self.prepared.labels[self.shown]
         names = [self.prepared.names[row] for row in self.shown]
-        logits = self.model(photos.astype("float32"), training=False)
+        logits = at_size_of(labels, self.model(photos.astype("float32"), training=False))
         predicted = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1)).astype(np.uint8)
         title = f"Prediction after {epoch.number} epochs ({epoch.phase.name.replace('_', ' ')})"
         figure = figures.predictions(photos, labels, predicted, class_names=self.class_names, title=title, names=names)
@@ -143,7 +165,12 @@ class Report:
         self.predictions_drawn = epoch.number
 
     def conclude(
-        self, history: History, checkpoints: Checkpoints, *, keep: Literal["last", "best"], log_model: bool
+        self,
+        history: History,
+        checkpoints: Checkpoints,
+        *,
+        keep: Literal["last", "best"],
+        log_model: Literal["squash", "pad"] | None,
     ) -> None:
         """Logs what a training came to, complete or not: weights, classes, figures, the model, the best scores.
 
@@ -151,7 +178,7 @@ class Report:
             history: of the training.
             checkpoints: the weights of the last and the best epoch, which are deleted once MLflow has them.
             keep: which of them the tables of classes and the logged model are of; the model is left with them.
-            log_model: whether to log the model itself besides its weights.
+            log_model: how photos were brought to its size, to log the model itself besides its weights; None not to.
         """
         if "best" not in checkpoints.saved:
             self.weights(checkpoints)
@@ -163,8 +190,8 @@ class Report:
         self.classes(kept.confusion, what=f"epoch {kept.number}")
         if kept.number != self.predictions_drawn:
             self.predictions(kept, place=f"{keep}_epoch", starts=history.phases())
-        if log_model:
-            self.run.model(self.model)
+        if log_model is not None:
+            self.run.model(self.model, resize=log_model)
         # Named so that MLflow, which sorts charts by name, shows them after the curves.
         best_scores = {f"val_best/{name[4:]}": value for name, value in best.scores.items() if name.startswith("val/")}
         best_scores |= {"val_best/epoch": best.number}
@@ -181,6 +208,11 @@ class Report:
             best.number,
         )
         log.info("run %s: %s", self.run.id, self.run.where())
+
+    def evaluation(self, evaluation: Evaluation, *, what: str, epoch: int) -> None:
+        """Logs what the kept weights score at the photos' own sizes; arguments as of `log_evaluation`."""
+        names = [self.prepared.names[row] for row in self.parts.validation]
+        log_evaluation(self.run, evaluation, self.class_names, names=names, what=what, step=epoch)
 
     def stopped(self, history: History, checkpoints: Checkpoints) -> None:
         """Logs what is worth keeping of a training that was not worth going on with: its curves, and no weights.
@@ -210,7 +242,7 @@ class Report:
         iou, recall = scores.class_iou(confusion), scores.class_recall(confusion)
         truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
         rows: list[list[Any]] = [
-            [number, name, truth[number], predicted[number], _rounded(iou[number]), _rounded(recall[number])]
+            [number, name, truth[number], predicted[number], rounded(iou[number]), rounded(recall[number])]
             for number, name in enumerate(self.class_names)
         ]
         columns = ["class", "name", "pixels_labelled", "pixels_predicted", "iou", "recall"]
@@ -221,11 +253,6 @@ class Report:
         self.run.figure(figure, "figures/class_iou.png")
         figure = figures.confusion(confusion, class_names=self.class_names, most=15)
         self.run.figure(figure, "figures/confusion.png")
-
-
-def _rounded(value: float) -> float | str:
-    # An absent class has no score: an empty cell, not a zero.
-    return "" if np.isnan(value) else round(float(value), 6)
 
 
 def _ordinal(number: int) -> str:

@@ -7,12 +7,13 @@ import importlib.metadata
 import os
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import mlflow
@@ -20,6 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -42,7 +44,45 @@ PACKAGES = (
 PARAMETER_LENGTH = 6000  # MLflow's limit
 
 
-class TrackedRun:
+class RunLog:
+    """Where scores, tables and figures of a run go that exists, whether or not it is still going on.
+
+    Args:
+        run_id: of an MLflow run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.id = run_id
+        self._client = mlflow.MlflowClient()
+
+    def scores(self, values: Mapping[str, float], *, step: int) -> None:
+        """Logs scores of one epoch; what is not a number is left out."""
+        now = int(1000 * time.time())
+        metrics = [Metric(key, float(value), now, step) for key, value in values.items() if np.isfinite(value)]
+        self._client.log_batch(self.id, metrics=metrics, synchronous=True)
+
+    def tag(self, key: str, value: str) -> None:
+        """Sets a tag, or changes it."""
+        self._client.set_tag(self.id, key, value)
+
+    def text(self, text: str, path: str) -> None:
+        """Logs a text as an artifact."""
+        self._client.log_text(self.id, text, path)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None:
+        """Logs a table as a CSV file, which MLflow's UI shows as a table."""
+        self.text(as_csv(columns, rows), path)
+
+    def file(self, path: Path, folder: str) -> None:
+        """Logs a file as an artifact into a folder."""
+        self._client.log_artifact(self.id, str(path), folder)
+
+    def figure(self, figure: Figure, path: str) -> None:
+        """Logs a figure as an artifact; one logged earlier under the same path is replaced."""
+        self._client.log_figure(self.id, figure, path)
+
+
+class TrackedRun(RunLog):
     """A context: the MLflow run is opened on entry and closed on every way out, with a status that tells how it ended.
 
     It says from the start which commit of which checkout and which versions of packages made it. At its end it is
@@ -83,7 +123,7 @@ class TrackedRun:
             raise UserError(
                 f"cannot track in {store_address()} ({error}); MLFLOW_TRACKING_URI names another store"
             ) from error
-        self.id = run.info.run_id
+        super().__init__(run.info.run_id)
         self.experiment_id = run.info.experiment_id
         return self
 
@@ -157,32 +197,13 @@ class TrackedRun:
             dataset = MetaDataset(source, name=name, digest=digest)
             mlflow.log_input(dataset, context=part, tags={"photos": str(len(photos)), "fingerprint": fingerprint})
 
-    def scores(self, values: Mapping[str, float], *, step: int) -> None:
-        """Logs scores of one epoch; what is not a number is left out."""
-        mlflow.log_metrics({key: value for key, value in values.items() if np.isfinite(value)}, step=step)
+    def model(self, model: keras.Model, *, resize: Literal["squash", "pad"]) -> None:
+        """Logs a network so that `mlflow.pyfunc.load_model` opens it and maps raw photos to label maps.
 
-    def tag(self, key: str, value: str) -> None:
-        """Sets a tag, or changes it."""
-        mlflow.set_tag(key, value)
-
-    def text(self, text: str, path: str) -> None:
-        """Logs a text as an artifact."""
-        mlflow.log_text(text, path)
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None:
-        """Logs a table as a CSV file, which MLflow's UI shows as a table."""
-        mlflow.log_text(as_csv(columns, rows), path)
-
-    def file(self, path: Path, folder: str) -> None:
-        """Logs a file as an artifact into a folder."""
-        mlflow.log_artifact(str(path), folder)
-
-    def figure(self, figure: Figure, path: str) -> None:
-        """Logs a figure as an artifact; one logged earlier under the same path is replaced."""
-        mlflow.log_figure(figure, path)
-
-    def model(self, model: keras.Model) -> None:
-        """Logs a network so that `mlflow.pyfunc.load_model` opens it and maps raw photos to label maps."""
+        Args:
+            model: photos to logits.
+            resize: how photos were brought to its size in training.
+        """
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
             outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
@@ -199,6 +220,7 @@ class TrackedRun:
                 python_model=str(Path(__file__).with_name("label_maps.py")),
                 artifacts={"network": str(path)},
                 signature=signature,
+                model_config={"resize": resize},
                 pip_requirements=[
                     f"{package}=={versions()[package]}" for package in ("mlflow", "keras", "numpy", backend)
                 ],

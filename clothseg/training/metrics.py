@@ -9,6 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from clothseg.data.labels import IGNORE
+from clothseg.training.logits import at_size_of
+
 # Counts are kept in two int32 words, so that they stay exact beyond 2**31 pixels without 64-bit integers (which JAX
 # has off).
 _WORD = 2**24
@@ -21,7 +24,8 @@ class ConfusionMatrix(keras.metrics.Metric):
         classes: number of classes.
         name: under which the accuracy is reported.
 
-    Labels are int (batch, height, width) in 0..classes-1, predictions logits float (batch, height, width, classes).
+    Labels are int (batch, height, width) in 0..classes-1, or `IGNORE` for pixels that are not counted, predictions
+    logits float (batch, own height, own width, classes), which are resized to the labels where they are coarser.
     """
 
     def __init__(self, *, classes: int, name: str) -> None:
@@ -35,9 +39,11 @@ class ConfusionMatrix(keras.metrics.Metric):
         if sample_weight is not None:
             raise ValueError("sample_weight has no meaning for a confusion matrix of pixels")
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-        predicted = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
-        cells = labels * self.classes + predicted
-        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=self.classes * self.classes)
+        predicted = ops.argmax(at_size_of(y_true, y_pred), axis=-1)
+        predicted = ops.reshape(ops.cast(predicted, "int32"), (-1,))
+        counted = labels != IGNORE
+        cells = ops.where(counted, labels * self.classes + predicted, 0)
+        counts = ops.segment_sum(ops.cast(counted, "int32"), cells, num_segments=self.classes * self.classes)
         low = self.low + counts
         carry = low // _WORD
         self.low.assign(low - carry * _WORD)
@@ -106,12 +112,23 @@ def _clothing_accuracy(matrix: Any) -> Any:
     return ops.divide_no_nan(ops.sum(ops.diagonal(matrix)[1:]), ops.sum(matrix[1:]))
 
 
+def _frequency_weighted_iou(matrix: Any) -> Any:
+    iou, _ = _iou(matrix)
+    return ops.divide_no_nan(ops.sum(iou * ops.sum(matrix, axis=1)), ops.sum(matrix))
+
+
+def _dice(matrix: Any) -> Any:
+    hits, truth = ops.diagonal(matrix), ops.sum(matrix, axis=1)
+    dice = ops.divide_no_nan(2 * hits, truth + ops.sum(matrix, axis=0))
+    return ops.divide_no_nan(ops.sum(dice * ops.cast(truth > 0, "float32")), ops.sum(ops.cast(truth > 0, "float32")))
+
+
 def segmentation_metrics(classes: int) -> list[keras.metrics.Metric]:
     """The metrics of one compiled model, all from one confusion matrix.
 
-    `accuracy` is over all pixels, `clothing_accuracy` over those labelled as some clothing; `miou`, `clothing_miou`
-    (without the background) and `mean_recall` are over the classes present in the labels seen since the last reset; see
-    `clothseg.training.scores` for the formulas.
+    `accuracy` is over all pixels, `clothing_accuracy` over those labelled as some clothing; `frequency_weighted_iou`
+    weighs classes by their pixels; `miou`, `clothing_miou` (without the background), `dice` and `mean_recall` are over
+    the classes present in the labels seen since the last reset. `clothseg.training.scores` has the formulas.
     """
     confusion = ConfusionMatrix(classes=classes, name="accuracy")
     scores = {
@@ -119,5 +136,7 @@ def segmentation_metrics(classes: int) -> list[keras.metrics.Metric]:
         "clothing_miou": _clothing_mean_iou,
         "mean_recall": _mean_recall,
         "clothing_accuracy": _clothing_accuracy,
+        "frequency_weighted_iou": _frequency_weighted_iou,
+        "dice": _dice,
     }
     return [confusion, *(Score(function, confusion=confusion, name=name) for name, function in scores.items())]

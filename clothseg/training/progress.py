@@ -11,6 +11,7 @@ import keras
 from tqdm import tqdm
 
 from clothseg.text import duration
+from clothseg.training.presence import without_head
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self.bar.disable:
             rate = self.bar.format_dict["rate"] or 0
+            logs = without_head(logs)
             self.bar.set_postfix_str(
                 f"loss {float(logs['loss']):.3f}, accuracy {float(logs['accuracy']):.3f}, "
                 f"mIoU {float(logs['miou']):.3f}, {rate * self.batch_size:.0f} images/s",
@@ -56,6 +58,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.close()
+        logs = without_head(logs)
         per_epoch = (time.perf_counter() - self.begun) / (epoch + 1 - self.first)
         log.info(
             "%s %d/%d: loss %.3f, accuracy %.3f; "

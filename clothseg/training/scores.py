@@ -42,6 +42,26 @@ def class_recall(confusion: np.ndarray) -> np.ndarray:
     return np.divide(hits, truth, out=np.full(len(hits), np.nan), where=truth > 0)
 
 
+def class_dice(confusion: np.ndarray) -> np.ndarray:
+    """Dice coefficient, or F1, 2 n[c, c] / (sum_p n[c, p] + sum_t n[t, c]) of every class.
+
+    Returns:
+        float (classes,) in 0..1, NaN for absent classes.
+    """
+    hits, truth = np.diag(confusion).astype(float), confusion.sum(axis=1)
+    return np.divide(2 * hits, truth + confusion.sum(axis=0), out=np.full(len(hits), np.nan), where=truth > 0)
+
+
+def dice(confusion: np.ndarray) -> float:
+    """Mean Dice coefficient over the classes present, background included, in 0..1."""
+    return _mean(class_dice(confusion))
+
+
+def frequency_weighted_iou(confusion: np.ndarray) -> float:
+    """IoU of the classes weighted by their pixels: sum_c IoU[c] sum_p n[c, p] / sum n, in 0..1. NaN without pixels."""
+    return _ratio(np.nansum(class_iou(confusion) * confusion.sum(axis=1)), confusion.sum())
+
+
 def miou(confusion: np.ndarray) -> float:
     """Mean IoU over the classes present, background included, in 0..1."""
     return _mean(class_iou(confusion))

@@ -110,7 +110,7 @@ def test_nearest_crop_invents_no_label_and_bilinear_does():
 def test_a_batch_gets_the_function_of_each_examples_variant():
     photos, labels = encoded(8, 32, 32)
     variants = [3, 0, 7, 5, 1, 2, 6, 4]
-    new_photos, new_labels = article()(photos, labels, keys(variants))
+    new_photos, new_labels = article()(photos, labels, keys(variants), None)
     for row, variant in enumerate(variants):
         alone = (photos[row], labels[row])
         if variant:
@@ -122,8 +122,10 @@ def test_a_batch_gets_the_function_of_each_examples_variant():
 def test_batches_come_out_the_same_inside_tf_data():
     photos, labels = encoded(8, 32, 32)
     augmentation = article()
-    eager = augmentation(photos, labels, keys(list(range(8))))
-    data = tf.data.Dataset.from_tensors((photos, labels, keys(list(range(8))))).map(augmentation)
+    eager = augmentation(photos, labels, keys(list(range(8))), None)
+    data = tf.data.Dataset.from_tensors((photos, labels, keys(list(range(8))))).map(
+        lambda photos, labels, keys: augmentation(photos, labels, keys, None)
+    )
     inside = next(iter(data))
     np.testing.assert_allclose(inside[0], eager[0], atol=1e-3)
     assert np.array_equal(inside[1], eager[1])

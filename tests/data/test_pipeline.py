@@ -16,11 +16,12 @@ LABELS = PHOTOS[..., 0]
 ROWS = np.array([3, 5, 7, 11, 13, 17, 19])
 
 
-def batches(*, copies=(), buffer=None, batch_size=4, seed=0, first_step=0, count=None):
+def batches(*, copies=(), buffer=None, batch_size=4, seed=0, first_step=0, count=None, weights=None, stride=1):
     augmentation = FixedCopies(copies=list(copies), label_resize="nearest", shuffle_buffer=buffer)
     data = training_batches(
-        PHOTOS, LABELS, ROWS, augmentation=augmentation, batch_size=batch_size, seed=seed, first_step=first_step
-    )
+        PHOTOS, LABELS, ROWS, augmentation=augmentation, weights=weights, batch_size=batch_size, seed=seed,
+        first_step=first_step, label_stride=stride,
+    )  # fmt: skip
     return [(photos.numpy(), labels.numpy()) for photos, labels in itertools.islice(data, count)]
 
 
@@ -65,6 +66,26 @@ def test_every_photo_comes_once_in_every_variant():
     brighter = np.concatenate([photos[:, 0, 0, 0] for photos, _ in got]) - labels
     assert all((labels == row).sum() == 3 for row in ROWS)
     assert np.isclose(brighter, 25.5).sum() == len(ROWS)
+
+
+def test_photos_are_shown_as_often_as_they_weigh_and_a_pass_stays_as_long():
+    weights = np.array([3, 0, 1, 1, 1, 1, 0.0])
+    for first in range(0, 6, 2):
+        seen = np.concatenate([labels[:, 0, 0] for _, labels in batches(count=6, weights=weights)[first : first + 2]])
+        assert sorted(seen) == [3, 3, 3, 7, 11, 13, 17]
+    assert len(pass_order(7, buffer=None, seed=0, number=0, weights=np.ones(7))) == 7
+
+
+def test_labels_for_coarse_logits_are_taken_from_the_middle_of_their_pixels():
+    row, column = np.mgrid[:8, :8]
+    labels = np.repeat((row * 8 + column)[None].astype(np.uint8), 20, axis=0)
+    data = training_batches(
+        PHOTOS, labels, ROWS, augmentation=FixedCopies(copies=[], label_resize="nearest", shuffle_buffer=None),
+        weights=None, batch_size=2, seed=0, first_step=0, label_stride=4,
+    )  # fmt: skip
+    photos, coarse = next(iter(data))
+    assert photos.shape == (2, 8, 8, 3)
+    assert coarse.numpy().tolist() == [[[18, 22], [50, 54]]] * 2
 
 
 @pytest.mark.parametrize("first_step", [1, 2, 5])

@@ -10,7 +10,8 @@ from filelock import FileLock
 
 from clothseg.data import prepared as module
 from clothseg.data.ccp import Ccp
-from clothseg.data.prepared import prepare, resize_labels, resize_photo
+from clothseg.data.labels import IGNORE
+from clothseg.data.prepared import PADDING, fit_labels, fit_photo, frame_of, prepare, resize_labels, resize_photo
 from clothseg.data.source import DataError, Source
 from clothseg.errors import UserError
 
@@ -47,10 +48,11 @@ class Drawn:
         return photo, labels
 
 
-def run(source, cache, *, image_size=(8, 6), label_resize="nearest", skip_invalid=False, workers=2):
+def run(source, cache, *, image_size=(8, 6), resize="squash", label_resize="nearest", skip_invalid=False, workers=2):
     return prepare(
         source,
         image_size=image_size,
+        resize=resize,
         label_resize=label_resize,
         cache=cache,
         skip_invalid=skip_invalid,
@@ -336,3 +338,36 @@ def test_real_photos_are_prepared(ccp_root, tmp_path, monkeypatch):
     done = run(source, Path(tmp_path), image_size=(128, 128))
     assert done.names == some and done.photos.shape == (20, 128, 128, 3)
     assert 0.5 < (np.asarray(done.labels) == 0).mean() < 0.95
+
+
+@pytest.mark.parametrize(
+    ("own", "size", "frame"),
+    [
+        # twice as high as wide: as high as the picture, half as wide, in the middle
+        ((20, 10), (8, 8), (0, 2, 8, 4)),
+        ((10, 20), (8, 8), (2, 0, 4, 8)),
+        ((825, 550), (288, 192), (0, 0, 288, 192)),
+        ((1000, 1), (8, 8), (0, 3, 8, 1)),
+    ],
+)
+def test_a_padded_photo_keeps_its_shape_and_lies_in_the_middle(own, size, frame):
+    assert frame_of(own, size, resize="pad") == frame
+    assert frame_of(own, size, resize="squash") == (0, 0, *size)
+
+
+def test_padding_is_grey_and_counts_nowhere_and_what_it_frames_is_the_photo():
+    drawn = np.random.default_rng(0)
+    photo, labels = drawn.integers(0, 256, (20, 10, 3), np.uint8), drawn.integers(0, 3, (20, 10), np.uint8)
+    padded, around = fit_photo(photo, (8, 8), resize="pad"), fit_labels(labels, (8, 8), resize="pad", how="nearest")
+    assert (padded[:, [0, 1, 6, 7]] == PADDING).all() and (around[:, [0, 1, 6, 7]] == IGNORE).all()
+    assert np.array_equal(padded[:, 2:6], resize_photo(photo, (8, 4)))
+    assert np.array_equal(around[:, 2:6], resize_labels(labels, (8, 4), how="nearest"))
+
+
+def test_padded_and_squashed_photos_are_kept_apart_with_their_frames(tmp_path):
+    squashed, padded = (run(Drawn(), tmp_path, image_size=(8, 8), resize=resize) for resize in ("squash", "pad"))
+    assert squashed.folder != padded.folder
+    assert squashed.frames.tolist() == [[0, 0, 8, 8]] * 5 and padded.frames.tolist() == [[0, 2, 8, 4]] * 5
+    assert not (squashed.labels[:] == IGNORE).any() and (padded.labels[:] == IGNORE).sum() == 5 * 8 * 4
+    with pytest.raises(UserError, match='resize is .crop.; it can be "squash" or "pad"'):
+        run(Drawn(), tmp_path, resize="crop")

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from clothseg.data.survey import class_counts
+from clothseg.data.labels import IGNORE
+from clothseg.data.survey import pixels_by_photo
 
 
-def test_pixels_and_photos_of_every_class_are_counted_in_the_rows_asked_for():
-    labels = np.array([[[0, 0], [1, 2]], [[0, 1], [1, 1]], [[3, 3], [3, 3]]], np.uint8)
-    pixels, photos = class_counts(labels, [0, 1], classes=5)
-    assert pixels.tolist() == [3, 4, 1, 0, 0]
-    assert photos.tolist() == [2, 2, 1, 0, 0]
+def test_pixels_of_every_class_are_counted_in_the_rows_asked_for_and_ignored_ones_nowhere():
+    labels = np.array([[[0, 0], [1, 2]], [[3, 3], [3, 3]], [[0, 1], [1, IGNORE]]], np.uint8)
+    pixels = pixels_by_photo(labels, [2, 0], classes=5)
+    assert pixels.tolist() == [[1, 2, 0, 0, 0], [2, 1, 1, 0, 0]]

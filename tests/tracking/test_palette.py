@@ -58,12 +58,12 @@ def test_more_classes_extend_the_palette_always_the_same_way():
     np.testing.assert_array_equal(colours[:100], palette(100))
     assert colours.shape == (150, 3) and colours.dtype == np.uint8
     assert closest(colours) > 10
-    assert len(np.unique(palette(256), axis=0)) == 256
+    assert len(np.unique(palette(255), axis=0)) == 255
 
 
 @pytest.mark.parametrize("classes", [0, 257])
 def test_an_impossible_number_of_classes_is_named(classes):
-    with pytest.raises(UserError, match=f"palette of {classes} colours.*1 to 256"):
+    with pytest.raises(UserError, match=f"palette of {classes} colours.*1 to 255"):
         palette(classes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,17 +10,25 @@ import keras
 import numpy as np
 import pytest
 
+from clothseg.models.unet import Network
 from clothseg.training.phases import Checkpoints, DivergedError, Epoch, History, Phase, fit_phases
+from clothseg.training.presence import for_both_heads
 
 CLASSES = 3
 
 
-def network() -> tuple[keras.Model, keras.Model]:
-    """A network of a few weights, and its encoder, which has a batch norm."""
+def network(presence: bool = False) -> Network:
+    """A network of a few weights, whose encoder has a batch norm."""
     photo = keras.Input((4, 4, 3))
     encoder = keras.Model(photo, keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 1)(photo)), name="encoder")
-    model = keras.Model(photo, keras.layers.Conv2D(CLASSES, 1)(encoder(photo)))
-    return model, encoder
+    features = encoder(photo)
+    logits = keras.layers.Conv2D(CLASSES, 1, name="logits")(features)
+    model = keras.Model(photo, logits)
+    if not presence:
+        return Network(encoder, model, model)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    head = keras.layers.Dense(CLASSES, name="presence")(pooled)
+    return Network(encoder, model, keras.Model(photo, [logits, head]))
 
 
 def batches(first_step: int):
@@ -31,26 +40,33 @@ def batches(first_step: int):
 
 
 def phase(
-    name: str, *, epochs: int = 2, frozen: bool = False, steps: int = 3, first: int = 0, rate: float = 0.1
-) -> Phase:
-    return Phase(name, epochs, frozen, steps, None, first, lambda: keras.optimizers.SGD(rate))
+    network: Network, name: str = "p", *, epochs: int = 2, frozen: bool = False, steps: int = 3, first: int = 0,
+    rate: float = 0.1, patience: int | None = None, optimizer: Callable | None = None,
+    validation_steps: int | None = None, batch_norm_frozen: bool = False,
+) -> Phase:  # fmt: skip
+    return Phase(
+        name, network, epochs, frozen, batch_norm_frozen, steps, validation_steps, first, patience,
+        optimizer or (lambda: keras.optimizers.SGD(rate)),
+    )  # fmt: skip
 
 
-def fit(model, encoder, phases, *, training=batches, validation=None, after_epoch=(), after_phase=()) -> History:
+def fit(phases, *, training=None, validation=None, after_epoch=(), after_phase=(), metric="val/accuracy") -> History:
     history = History()
     fit_phases(
-        model, encoder, phases=phases, training=training, validation=validation or next(batches(99)), classes=CLASSES,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), placement=nullcontext, jit_compile=False,
-        batch_size=2, history=history, after_epoch=after_epoch, after_phase=after_phase,
+        phases=phases, training=training or (lambda phase: batches(phase.first_step)),
+        validation=validation or (lambda phase: next(batches(99))), classes=CLASSES,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.5, placement=nullcontext,
+        jit_compile=False, batch_size=2, metric=metric, history=history, after_epoch=after_epoch,
+        after_phase=after_phase,
     )  # fmt: skip
     return history
 
 
 def test_epochs_are_counted_across_phases_and_every_listener_hears_of_them():
     heard, ended = [], []
+    net = network()
     history = fit(
-        *network(),
-        [phase("first", epochs=2), phase("second", epochs=3, rate=0.01)],
+        [phase(net, "first", epochs=2), phase(net, "second", epochs=3, rate=0.01)],
         after_epoch=[lambda epoch, _: heard.append(epoch.number)],
         after_phase=[lambda epoch, _: ended.append(epoch.number)],
     )
@@ -62,13 +78,13 @@ def test_epochs_are_counted_across_phases_and_every_listener_hears_of_them():
 
 
 def test_every_phase_begins_in_the_data_where_it_is_told_to():
-    begun = []
+    begun, net = [], network()
 
-    def training(first_step: int):
-        begun.append(first_step)
-        return batches(first_step)
+    def training(phase: Phase):
+        begun.append(phase.first_step)
+        return batches(phase.first_step)
 
-    fit(*network(), [phase("a", first=0), phase("b", first=6), phase("c", first=11)], training=training)
+    fit([phase(net, "a", first=0), phase(net, "b", first=6), phase(net, "c", first=11)], training=training)
     assert begun == [0, 6, 11]
 
 
@@ -79,39 +95,91 @@ def test_limited_validation_scores_the_same_first_batches_every_epoch():
     # Batches of 2, 2 and 1, told apart by their labels.
     labels[2:4], labels[4] = 1, 2
     validation = tf.data.Dataset.from_tensor_slices((photos, labels)).batch(2)
-    limited = Phase("p", 3, False, 2, 2, 0, lambda: keras.optimizers.SGD(0.1))
-    history = fit(*network(), [limited], validation=validation)
+    limited = phase(network(), epochs=3, steps=2, validation_steps=2)
+    history = fit([limited], validation=lambda phase: validation)
     assert [epoch.confusion.sum(axis=1).tolist() for epoch in history.epochs] == [[32, 32, 0]] * 3
 
 
 def test_a_frozen_encoder_stays_to_the_bit_with_its_statistics_and_a_trainable_one_moves():
-    model, encoder = network()
-    before = [value.copy() for value in encoder.get_weights()]
-    fit(model, encoder, [phase("frozen", frozen=True)])
-    assert all(np.array_equal(a, b) for a, b in zip(before, encoder.get_weights(), strict=True))
-    fit(model, encoder, [phase("tuned")])
-    assert all(not np.array_equal(a, b) for a, b in zip(before, encoder.get_weights(), strict=True))
+    net = network()
+    before = [value.copy() for value in net.encoder.get_weights()]
+    fit([phase(net, frozen=True)])
+    assert all(np.array_equal(a, b) for a, b in zip(before, net.encoder.get_weights(), strict=True))
+    fit([phase(net)])
+    assert all(not np.array_equal(a, b) for a, b in zip(before, net.encoder.get_weights(), strict=True))
+
+
+def test_batch_norms_may_be_held_still_in_an_encoder_that_is_trained():
+    net = network()
+    kernel, bias, *norm = (value.copy() for value in net.encoder.get_weights())
+    fit([phase(net, batch_norm_frozen=True)])
+    after_kernel, _, *after_norm = net.encoder.get_weights()
+    assert len(norm) == 4 and all(np.array_equal(a, b) for a, b in zip(norm, after_norm, strict=True))
+    assert not np.array_equal(kernel, after_kernel)
+
+
+def test_a_phase_at_another_size_goes_on_with_the_weights_of_the_one_before():
+    small, large = network(), network()
+    assert not np.array_equal(small.model.get_weights()[0], large.model.get_weights()[0])
+    still = lambda: keras.optimizers.SGD(1e-12)  # noqa: E731
+    fit([phase(small, "small"), phase(large, "large", optimizer=still)])
+    np.testing.assert_allclose(small.model.get_weights()[0], large.model.get_weights()[0], atol=1e-6)
+
+
+def test_a_phase_ends_when_the_score_has_not_risen_for_as_long_as_its_patience():
+    # The weights stay, and so do the scores: the first epoch is the best.
+    net, still = network(), lambda: keras.optimizers.SGD(1e-30)
+    history = fit(
+        [phase(net, "a", epochs=9, patience=2, frozen=True, optimizer=still), phase(net, "b", epochs=2, patience=4)]
+    )
+    assert [(epoch.number, epoch.phase.name) for epoch in history.epochs] == [
+        (1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b")
+    ]  # fmt: skip
+
+
+def test_averaged_weights_are_what_is_scored_and_left():
+    def averaging():
+        return keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+
+    net, saved = network(), []
+    fit([phase(net, epochs=2, optimizer=averaging)], after_epoch=[lambda *_: saved.append(net.model.get_weights()[0])])
+    np.testing.assert_array_equal(saved[-1], net.model.get_weights()[0])
+    average = net.trained.optimizer._model_variables_moving_average[0]
+    np.testing.assert_allclose(saved[-1], average)
+
+
+def test_a_network_with_the_auxiliary_head_trains_both_and_reports_the_same_scores():
+    net = network(presence=True)
+    before = net.trained.get_layer("presence").get_weights()[0].copy()
+    both = lambda phase: (for_both_heads(*batch) for batch in batches(phase.first_step))  # noqa: E731
+    history = fit([phase(net)], training=both, validation=lambda phase: for_both_heads(*next(batches(99))))
+    scores = history.epochs[-1].scores
+    plain = fit([phase(network())]).epochs[-1].scores
+    assert set(plain) < set(scores)
+    assert scores["val/loss"] == pytest.approx(scores["val/logits_loss"] + 0.5 * scores["val/presence_loss"], rel=1e-4)
+    assert not np.array_equal(before, net.trained.get_layer("presence").get_weights()[0])
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_says_where():
     with pytest.raises(DivergedError, match=r"epoch 1, step \d, at learning rate 1e\+30"):
-        fit(*network(), [phase("wild", rate=1e30)])
+        fit([phase(network(), rate=1e30)])
 
 
 def test_the_best_epoch_is_the_first_of_the_highest():
     epochs = [
-        Epoch(n + 1, phase("p"), {"val/miou": value}, np.zeros((1, 1))) for n, value in enumerate([0.1, 0.3, 0.3])
+        Epoch(n + 1, phase(network()), {"val/miou": value}, np.zeros((1, 1))) for n, value in enumerate([0.1, 0.3, 0.3])
     ]
     assert History(epochs).best("val/miou").number == 2
     assert History().best("val/miou") is None
 
 
 def test_weights_of_the_best_and_of_the_last_epoch_are_kept(tmp_path: Path):
-    model, encoder = network()
-    checkpoints = Checkpoints(model, tmp_path / "weights", metric="val/accuracy")
+    net = network()
+    model = net.model
+    checkpoints = Checkpoints(tmp_path / "weights", metric="val/accuracy")
     seen: list[np.ndarray] = []
     history = fit(
-        model, encoder, [phase("p", epochs=4)],
+        [phase(net, epochs=4)],
         after_epoch=[checkpoints, lambda *_: seen.append(model.get_weights()[0].copy())],
     )  # fmt: skip
     assert {which: epoch.number for which, epoch in checkpoints.saved.items()} == {

@@ -1,0 +1,1 @@
+"""Scoring a trained network on photos at their own size."""
