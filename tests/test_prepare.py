@@ -71,7 +71,7 @@ def test_a_grouped_split_keeps_near_duplicates_on_one_side(written, clothseg, tm
     photos = sorted((own / "png_images/IMAGES").iterdir())
     for copy in photos[1:8]:
         shutil.copy(photos[0], copy)
-    options = ("dataset=kaggle", "dataset.root=own", SIZE, "split=grouped", "output=report")
+    options = ("dataset=kaggle", "dataset.root=own", SIZE, "splitting=grouped", "output=report")
     done = clothseg("prepare", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report" / "report.json").read_text())

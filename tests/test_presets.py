@@ -19,7 +19,7 @@ from clothseg.sweeps import plugin
 CONF = entry.config_folder()
 GROUPS = (
     "augmentation", "backbone", "dataset", "decoder", "label_groups", "learning_rate", "loss", "optimizer", "sampling",
-    "schedule", "split",
+    "schedule", "splitting",
 )  # fmt: skip
 
 

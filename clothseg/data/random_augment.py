@@ -39,7 +39,7 @@ class RandomAugmentation:
 
     Other colours.
         saturation: range of factors.
-        hue: range in parts of a full circle.
+        hue: range in parts of a full circle, from red towards yellow.
         contrast: range of factors.
         brightness: range of what is added, in parts of the range of values.
         gamma: range of exponents; above 1 photos become darker.

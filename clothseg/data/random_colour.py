@@ -22,7 +22,7 @@ def mixtures(*, saturation: np.ndarray, hue: np.ndarray) -> np.ndarray:
 
     Args:
         saturation: (batch,), factors; 0 makes photos grey.
-        hue: (batch,), parts of a full circle.
+        hue: (batch,), parts of a full circle, from red towards yellow.
 
     Returns:
         float32 (batch, 3, 3), for a product with colours from the left.
@@ -31,8 +31,8 @@ def mixtures(*, saturation: np.ndarray, hue: np.ndarray) -> np.ndarray:
     turned = np.zeros((len(hue), 3, 3))
     turned[:, 0, 0] = 1
     turned[:, 1, 1] = turned[:, 2, 2] = saturation * np.cos(angle)
-    turned[:, 1, 2] = saturation * -np.sin(angle)
-    turned[:, 2, 1] = saturation * np.sin(angle)
+    turned[:, 1, 2] = saturation * np.sin(angle)
+    turned[:, 2, 1] = saturation * -np.sin(angle)
     return (np.linalg.inv(YIQ) @ turned @ YIQ).astype(np.float32)
 
 

@@ -6,16 +6,19 @@ against the annotation as it is can be compared with anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from clothseg.data.labels import BACKGROUND, IGNORE
-from clothseg.data.prepared import Frame
-from clothseg.evaluation.boundary import BoundaryScores
+from clothseg.evaluation.boundary import TOLERANCE, BoundaryScores
+
+_AT_ONCE = 2**16  # pixels that are interpolated together, so that all classes of them fit into memory
 
 
 @dataclass(frozen=True)
@@ -61,33 +64,34 @@ def evaluate(
         rows: which of them are scored.
         original_labels: from a row to labels uint8 (own height, own width) as annotated; `IGNORE` counts nowhere.
         classes: how many.
-        flip: whether to average logits with those of the mirror image, mirrored back.
+        flip: whether to average logits with those of the mirror image, mirrored back: the geometric mean of the two
+            probabilities, whose highest class is resized as any other.
         tags: "given" allows as predictions of a photo only the classes that its annotation has, and the background: the
             setting of the Clothing Co-Parsing paper (Yang, Luo, Lin, CVPR 2014), which is given each photo's tags.
         boundary: whether to score boundaries too.
         batch_size: photos that go through the network together.
     """
-    height, width = photos.shape[1:3]
-    confusions, network_confusion = [], np.zeros((classes, classes), np.int64)
-    boundaries = BoundaryScores(classes) if boundary else None
-    with tqdm(desc="evaluating", total=len(rows), unit="photo", disable=None, leave=False) as progress:
-        for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            for row, logits in zip(part, _logits(model, photos[part], flip=flip), strict=True):
-                truth = original_labels(row)
-                allowed = _tags(truth) if tags == "given" else None
-                predicted = label_map(crop(logits, frames[row], (height, width)), truth.shape, allowed=allowed)
-                confusions.append(confusion_matrix(truth, predicted, classes=classes))
-                at_network = label_map(logits, (height, width), allowed=allowed)
-                network_confusion += confusion_matrix(labels[row], at_network, classes=classes)
-                if boundaries is not None:
-                    boundaries.add(truth, predicted)
-                progress.update()
-    photo_confusions = np.array(confusions)
+    rows, size = np.asarray(rows, int), photos.shape[1:3]
+    confusions = np.zeros((len(rows), classes, classes), np.int64)
+    network_confusion = np.zeros((classes, classes), np.int64)
+    boundaries = BoundaryScores(classes, tolerance=TOLERANCE) if boundary else None
+    with tqdm(desc="evaluating", total=len(rows), unit="photo", delay=2, disable=None, leave=False) as progress:
+        for place, (row, logits) in enumerate(_all_logits(model, photos, rows, flip=flip, batch_size=batch_size)):
+            truth = original_labels(row)
+            allowed = _tags(truth) if tags == "given" else None
+            window = _window(frames[row], size, logits.shape[:2])
+            predicted = label_map(logits, truth.shape, window=window, allowed=allowed)
+            confusions[place] = confusion_matrix(truth, predicted, classes=classes)
+            everything = (0, 0, *logits.shape[:2])
+            at_network = label_map(logits, size, window=everything, allowed=allowed)
+            network_confusion += confusion_matrix(labels[row], at_network, classes=classes)
+            if boundaries is not None:
+                boundaries.add(truth, predicted)
+            progress.update()
     return Evaluation(
-        confusion=photo_confusions.sum(axis=0),
+        confusion=confusions.sum(axis=0),
         network_confusion=network_confusion,
-        photo_confusions=photo_confusions,
+        photo_confusions=confusions,
         boundary_f=boundaries.of_classes() if boundaries is not None else None,
     )
 
@@ -99,85 +103,90 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, *, classes: int) 
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def crop(logits: np.ndarray, frame: Frame, size: tuple[int, int]) -> np.ndarray:
-    """The logits of what is photo and not padding.
-
-    Args:
-        logits: float (own height, own width, classes), of a prepared photo.
-        frame: top, left, height and width in pixels of the photo in it.
-        size: height and width of the prepared photo.
-    """
-    top, left, height, width = (int(side) for side in frame)
-    if (height, width) == tuple(size):
-        return logits
-    full = resize(logits, size)
-    return full[top : top + height, left : left + width]
-
-
-def label_map(logits: np.ndarray, size: tuple[int, int], *, allowed: np.ndarray | None) -> np.ndarray:
+def label_map(
+    logits: np.ndarray, size: tuple[int, int], *, window: Sequence[float], allowed: np.ndarray | None
+) -> np.ndarray:
     """The class with the highest logit at every pixel, logits resized bilinearly to a size.
 
-    Resizing 59 classes to the size of a photo takes longer than the network itself, so only those are resized that win
-    somewhere. Bilinear interpolation weighs four neighbours: a class that another one is not below in any of the four
-    does not win between them. The result is that of resizing all.
+    The result is that of cropping, of `keras.ops.image.resize` and of argmax, but for the order of equal values. Of the
+    pixels of a photo most lie between four logits with the same highest class, which is then theirs too; interpolated
+    are the others alone.
 
     Args:
         logits: float (own height, own width, classes).
         size: height and width wanted.
-        allowed: int (k,), the only classes that may win; None for all.
+        window: top, left, height and width, counted in logits, of the part that is resized. Logits whose centres lie
+            outside of it have no influence.
+        allowed: int (k,), ascending, the only classes that may win; None for all.
 
     Returns:
         uint8 (height, width).
     """
-    numbers = np.arange(logits.shape[-1]) if allowed is None else allowed
-    if allowed is not None:
-        logits = logits[..., allowed]
-    winning = _may_win(logits)
-    numbers, logits = numbers[winning], logits[..., winning]
-    if len(numbers) == 1:
-        return np.full(size, numbers[0], np.uint8)
-    return numbers.astype(np.uint8)[resize(logits, size).argmax(axis=-1)]
+    top, left, tall, wide = window
+    rows, columns = _inside(top, tall, logits.shape[0]), _inside(left, wide, logits.shape[1])
+    logits = logits[rows, columns] if allowed is None else logits[rows, columns, allowed]
+    above, below, down = _neighbours(size[0], top - rows.start, tall, logits.shape[0])
+    before, behind, across = _neighbours(size[1], left - columns.start, wide, logits.shape[1])
+
+    highest = logits.argmax(axis=-1)
+    places = highest.take(above, axis=0).take(before, axis=1)
+    row, column = np.nonzero(_disagree(highest).take(above, axis=0).take(before, axis=1))
+    width, flat = logits.shape[1], logits.reshape(-1, logits.shape[-1])
+    for start in range(0, len(row), _AT_ONCE):
+        r, c = row[start : start + _AT_ONCE], column[start : start + _AT_ONCE]
+        corners = [
+            (above[r] * width + before[c], (1 - down[r]) * (1 - across[c])),
+            (above[r] * width + behind[c], (1 - down[r]) * across[c]),
+            (below[r] * width + before[c], down[r] * (1 - across[c])),
+            (below[r] * width + behind[c], down[r] * across[c]),
+        ]
+        cells, weights = (np.stack(part, axis=1).ravel() for part in zip(*corners, strict=True))
+        # One row for each pixel, with the weights of its four neighbours.
+        mixed = csr_matrix((weights, cells, np.arange(0, len(cells) + 1, 4)), shape=(len(r), len(flat)))
+        places[r, c] = (mixed @ flat).argmax(axis=-1)
+    return places.astype(np.uint8) if allowed is None else allowed.astype(np.uint8)[places]
 
 
-def resize(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes float (own height, own width, classes) bilinearly, as `keras.ops.image.resize` does."""
-    for axis, wanted in enumerate(size):
-        own = logits.shape[axis]
-        if own == wanted:
-            continue
-        centres = np.clip((np.arange(wanted) + 0.5) * own / wanted - 0.5, 0, own - 1)
-        first = np.minimum(centres.astype(np.intp), max(own - 2, 0))
-        across = (centres - first).astype(logits.dtype).reshape([-1 if axis == a else 1 for a in range(3)])
-        lower, upper = logits.take(first, axis), logits.take(np.minimum(first + 1, own - 1), axis)
-        upper -= lower
-        upper *= across
-        upper += lower
-        logits = upper
-    return logits
+def _inside(start: float, side: float, own: int) -> slice:
+    """Which of `own` logits have their centre between start and start + side; the nearest one where none has."""
+    first = min(max(math.ceil(start - 0.5), 0), own - 1)
+    return slice(first, min(max(math.floor(start + side - 0.5), first), own - 1) + 1)
 
 
-def _may_win(logits: np.ndarray) -> np.ndarray:
-    """Which classes may have the highest value somewhere between the pixels: bool (classes,)."""
-    padded = np.pad(logits, ((0, 1), (0, 1), (0, 0)), mode="edge")
-    corners = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]
-    alive = np.ones(logits.shape, bool)
-    for corner in corners:
-        winner = corner.argmax(axis=-1)[..., None]
-        below = np.ones(logits.shape, bool)
-        for other in corners:
-            below &= other <= np.take_along_axis(other, winner, axis=-1)
-        np.put_along_axis(below, winner, False, axis=-1)  # it is not below itself
-        alive &= ~below
-    return alive.any(axis=(0, 1))
+def _neighbours(count: int, start: float, side: float, own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Between which two of `own` logits each of `count` pixels lies that fill start to start + side evenly.
+
+    Returns:
+        Numbers of the two, and the weight of the second in 0..1, float32; (count,) each.
+    """
+    centres = np.clip(start + (np.arange(count) + 0.5) * side / count - 0.5, 0, own - 1)
+    first = np.minimum(centres.astype(np.intp), max(own - 2, 0))
+    return first, np.minimum(first + 1, own - 1), (centres - first).astype(np.float32)
 
 
-def _logits(model: Any, photos: np.ndarray, *, flip: bool) -> np.ndarray:
-    photos = photos.astype(np.float32)
-    logits = np.asarray(model.predict_on_batch(photos), np.float32)
-    if flip:
-        mirrored = np.asarray(model.predict_on_batch(photos[:, :, ::-1]), np.float32)
-        logits = (logits + mirrored[:, :, ::-1]) / 2
-    return logits
+def _disagree(highest: np.ndarray) -> np.ndarray:
+    """Whether a logit and its neighbours to the right, below, and right below have different highest classes."""
+    padded = np.pad(highest, ((0, 1), (0, 1)), mode="edge")
+    return (highest != padded[:-1, 1:]) | (highest != padded[1:, :-1]) | (highest != padded[1:, 1:])
+
+
+def _all_logits(
+    model: Any, photos: np.ndarray, rows: np.ndarray, *, flip: bool, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Every row and its logits, float32 (height / stride, width / stride, classes)."""
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        batch = photos[part].astype(np.float32)
+        logits = np.asarray(model.predict_on_batch(batch), np.float32)
+        if flip:
+            mirrored = np.asarray(model.predict_on_batch(batch[:, :, ::-1]), np.float32)
+            logits = (logits + mirrored[:, :, ::-1]) / 2
+        yield from zip(part.tolist(), logits, strict=True)
+
+
+def _window(frame: Sequence[int], size: tuple[int, int], logits: tuple[int, int]) -> tuple[float, ...]:
+    """A frame (top, left, height, width) in pixels of a picture of a size, counted in as many logits as it has."""
+    return tuple(int(side) * own / full for side, own, full in zip(frame, logits * 2, size * 2, strict=True))
 
 
 def _tags(truth: np.ndarray) -> np.ndarray:

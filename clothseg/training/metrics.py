@@ -39,8 +39,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         if sample_weight is not None:
             raise ValueError("sample_weight has no meaning for a confusion matrix of pixels")
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-        predicted = ops.argmax(at_size_of(y_true, y_pred), axis=-1)
-        predicted = ops.reshape(ops.cast(predicted, "int32"), (-1,))
+        predicted = ops.reshape(predicted_classes(at_size_of(y_true, y_pred)), (-1,))
         counted = labels != IGNORE
         cells = ops.where(counted, labels * self.classes + predicted, 0)
         counts = ops.segment_sum(ops.cast(counted, "int32"), cells, num_segments=self.classes * self.classes)
@@ -85,6 +84,18 @@ class Score(keras.metrics.Metric):
     def result(self) -> Any:
         """The score of what was counted so far."""
         return self._read()
+
+
+def predicted_classes(logits: Any) -> Any:
+    """The class with the highest logit, int32 (...), of logits float (..., classes); the first one of equals.
+
+    What `ops.argmax` gives, in half the time: TensorFlow searches on one core where it reduces on all.
+    """
+    classes = logits.shape[-1]
+    rank = ops.arange(classes, 0, -1, dtype="float32")
+    # Where nothing equals the maximum it is NaN, and the class, whichever it is, has at least to be one.
+    ranks = ops.where(logits == ops.max(logits, axis=-1, keepdims=True), rank, 1.0)
+    return classes - ops.cast(ops.max(ranks, axis=-1), "int32")
 
 
 def _iou(matrix: Any) -> tuple[Any, Any]:

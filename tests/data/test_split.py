@@ -136,3 +136,9 @@ def test_importing_loads_no_heavy_library():
         "import sys, clothseg.data.split; sys.exit(any(m in sys.modules for m in ('sklearn', 'tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_recipes_are_chosen_on_other_photos_than_those_that_the_article_validates_on():
+    article, development = cut(), cut(validation=0.1, test=0.2)
+    assert set(development.test) == set(article.validation)
+    assert len(development.validation) == len(NAMES) // 10 and set(development.validation) <= set(article.train)

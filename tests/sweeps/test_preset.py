@@ -77,7 +77,7 @@ SAME = {
         "schedule.phases.frozen.epochs=2",
         "image_size[0]=32",
     ),
-    "a value before the choice of its group": ("optimizer.momentum=0.5", "optimizer=sgd", "split=grouped"),
+    "a value before the choice of its group": ("optimizer.momentum=0.5", "optimizer=sgd", "splitting=grouped"),
     "what the experiment chose and set, and an optimizer for its phase": (
         "experiment=quickstart",
         "backbone=resnet50",

@@ -1,0 +1,99 @@
+"""A run is scored again at the photos' own sizes, from nothing but what MLflow has of it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+# Two sizes, the auxiliary head, groups of classes, padded photos, averaged weights: all that a run may be made of.
+MODERN = (
+    "experiment=article", "dataset=paperdoll", "dataset.count=25", "dataset.image_size=[80,48]", "image_size=[64,64]",
+    "prepare.resize=pad", "batch_size=8", "backbone=mobilenetv2", "backbone.weights=null",
+    "backbone.batch_norm_momentum=0.9", "augmentation=strong", "decoder=fpn", "loss=cross_entropy_dice",
+    "optimizer=adamw", "optimizer.use_ema=true", "optimizer.ema_momentum=0.8", "learning_rate=cosine",
+    "label_groups=three", "sampling=repeat_factor", "presence.weight=0.2", "schedule=progressive",
+    "schedule.phases.small.image_size=[32,32]", "schedule.phases.small.epochs=2", "schedule.phases.large.epochs=2",
+    "schedule.phases.large.batch_norm=frozen", "early_stopping.patience=5", "precision=float32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, clothseg):
+    folder = tmp_path_factory.mktemp("evaluate")
+    done = clothseg("train", *MODERN, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, run_of(folder), done.stdout
+
+
+def run_of(folder: Path):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("clothseg").experiment_id])
+    return run
+
+
+def table(folder: Path, run, name: str) -> list[dict[str, str]]:
+    path = folder / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts" / "tables" / f"{name}.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_scores_itself_at_the_photos_own_size(trained):
+    folder, run, told = trained
+    assert "val_native, 5 photos" in told
+    classes = table(folder, run, "val_native_classes")
+    assert [row["name"] for row in classes] == ["background", "person", "clothes"]
+    # Five photos of 80 x 48, without a pixel of padding.
+    assert sum(int(row["pixels_labelled"]) for row in classes) == 5 * 80 * 48
+    iou = [float(row["iou"]) for row in classes]
+    assert run.data.metrics["val_native/miou"] == pytest.approx(sum(iou) / 3, abs=1e-5)
+    assert len(table(folder, run, "val_native_photos")) == 5
+
+
+def test_phases_of_two_sizes_are_one_training(trained):
+    _, run, told = trained
+    assert "small 2/4" in told and "large 4/4" in told
+    assert run.data.metrics["val_best/epoch"] <= 4
+
+
+def test_a_run_scores_the_same_again(clothseg, trained):
+    folder, run, _ = trained
+    done = clothseg("evaluate", f"run={run.info.run_id}", "boundary=true", folder=folder)
+    assert done.returncode == 0, done.stderr
+    again = run_of(folder)
+    for score in ("accuracy", "miou", "dice"):
+        assert again.data.metrics[f"val_native/{score}"] == pytest.approx(
+            run.data.metrics[f"val_native/{score}"], abs=1e-6
+        )
+        assert f"{again.data.metrics[f'val_native/{score}']:.4f}" in done.stdout
+    assert 0 <= again.data.metrics["val_native/boundary_f"] <= 1
+    assert again.info.status == "FINISHED" and again.info.end_time == run.info.end_time
+
+
+def test_given_tags_and_flips_are_scores_of_their_own(clothseg, trained):
+    folder, run, _ = trained
+    for options, name in ((["tags=given"], "val_native_tags"), (["flip=true", "split=train"], "train_native_flip")):
+        done = clothseg("evaluate", f"run={run.info.run_id}", *options, folder=folder)
+        assert done.returncode == 0 and f"{name}, " in done.stdout, done.stderr
+        assert f"{name}/miou" in run_of(folder).data.metrics
+    tagged = run_of(folder).data.metrics
+    assert tagged["val_native_tags/accuracy"] >= run.data.metrics["val_native/accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["run=0123"], "run=0123 is not in sqlite"),
+        (["run=RUN", "split=test"], "split=test of run RUN is empty; it has val, train"),
+        (["run=RUN", "split=all"], "split=all: input should be 'val', 'test' or 'train'"),
+        ([], "run"),
+    ],
+)
+def test_what_cannot_be_scored_is_told_on_one_line(clothseg, trained, options, told):
+    folder, run, _ = trained
+    done = clothseg("evaluate", *(option.replace("RUN", run.info.run_id) for option in options), folder=folder)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert told.replace("RUN", run.info.run_id) in done.stderr
