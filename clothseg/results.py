@@ -40,7 +40,15 @@ def main(cfg: DictConfig) -> None:
     if settings.run is not None:
         folder = take_in(settings.run, experiments, settings.name)
         log.info("run %s: %s", settings.run, folder)
-    log.info("table: %s", write_table(experiments))
+    if settings.series is not None:
+        from clothseg.tracking import series
+
+        folder = experiments / (settings.name or settings.series)
+        steps = series.collect(settings.series)
+        series.write(steps, folder, title=folder.name, cumulative=settings.cumulative)
+        log.info("series %s, %d steps: %s", settings.series, len(steps), folder)
+    if settings.run is not None or settings.series is None:
+        log.info("table: %s", write_table(experiments))
 
 
 def take_in(run_id: str, experiments: Path, name: str | None) -> Path:

@@ -167,6 +167,8 @@ class ResultsSettings(_Section):
 
     run: str | None
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None
+    series: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None
+    cumulative: bool
     experiments: Annotated[str, Field(min_length=1)]
 
 

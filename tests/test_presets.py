@@ -69,6 +69,30 @@ def test_every_experiment_says_how_to_run_it_how_long_it_takes_and_what_to_expec
     assert "?" not in header
 
 
+@pytest.mark.parametrize(
+    ("series", "name"), [(series, name) for series in ("ablation", "defect") for name in options(series)]
+)
+def test_every_step_of_a_series_can_be_built_and_has_a_tag_of_its_own(series, name):
+    cfg = compose(f"{series}={name}", "backbone.weights=null")
+    settings = check(cfg, TrainSettings)
+    with execution_whitelist(entry.TARGETS):
+        for part in (cfg.augmentation, cfg.decoder, cfg.sampling, cfg.optimizer, cfg.learning_rate):
+            entry.build(part)
+        assemble.loss(cfg, pixels=np.ones((3, 59), int))
+    steps = [compose(f"{series}={other}").tracking.tags.step for other in options(series)]
+    assert settings.name.startswith(settings.tracking.tags["series"]) and len(set(steps)) == len(steps) > 5
+
+
+def test_steps_of_the_ablation_train_on_as_many_photos_as_each_other():
+    seen = set()
+    for name in options("ablation"):
+        settings = check(compose(f"ablation={name}"), TrainSettings)
+        phases = settings.schedule.phases.values()
+        assert {phase.steps_per_epoch for phase in phases} == {"photos"}
+        seen.add(sum(phase.epochs for phase in phases))
+    assert seen == {12}
+
+
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in options(group)])
 def test_every_option_of_every_group_composes(group, name):
     extra = ["dataset.root=data"] if (group, name) == ("dataset", "kaggle") else []

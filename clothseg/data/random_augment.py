@@ -235,7 +235,7 @@ class RandomAugmentation:
         def noise(photos: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor]:
             def draw(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 deviation = between(keys, "noise.deviation", self.noise_deviation, 1, nothing=0)
-                return words(keys, "noise", 1).view(np.int32), deviation[:, 0].astype(np.float32)
+                return words(keys, "noise.seed", 1).view(np.int32), deviation[:, 0].astype(np.float32)
 
             seeds, deviation = _drawn(draw, keys, (tf.int32, 2), (tf.float32,))
             return (random_colour.add_noise(photos, seeds=seeds, deviation=deviation),)

@@ -64,8 +64,8 @@ def evaluate(
         rows: which of them are scored.
         original_labels: from a row to labels uint8 (own height, own width) as annotated; `IGNORE` counts nowhere.
         classes: how many.
-        flip: whether to average logits with those of the mirror image, mirrored back: the geometric mean of the two
-            probabilities, whose highest class is resized as any other.
+        flip: whether to average the logits with those of the mirror image, mirrored back. Of the probabilities this is
+            the geometric mean, normalized, by which a class has to be likely in both.
         tags: "given" allows as predictions of a photo only the classes that its annotation has, and the background: the
             setting of the Clothing Co-Parsing paper (Yang, Luo, Lin, CVPR 2014), which is given each photo's tags.
         boundary: whether to score boundaries too.

@@ -282,9 +282,10 @@ def _check_list(option: str, values: object, length: int | None = None, *, or_no
     _require(works, option, values, f"a list of {length or 'one or more'} whole numbers of at least 1")
 
 
-def _check_shares(**options: float) -> None:
+def _check_shares(**options: object) -> None:
     for option, value in options.items():
-        _require(0 <= value < 1, option, value, "a number from 0 to below 1")
+        works = isinstance(value, int | float) and 0 <= value < 1
+        _require(works, option, value, "a number from 0 to below 1")
 
 
 def _is_count(value: object) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from clothseg.models.backbones import build_encoder
 from clothseg.models.decoders import pix2pix, upsample
-from clothseg.models.unet import build_unet
+from clothseg.models.unet import build_network
 from clothseg.training import scores
 from clothseg.training.phases import History, Phase, fit_phases
 
@@ -25,7 +25,8 @@ assert keras.backend.backend() == "jax"
 assert "tensorflow" not in sys.modules, "only clothseg.data may import TensorFlow"
 encoder = build_encoder("mobilenetv2", image_size=(32, 32), weights=None, input_scaling="matched")
 decoder = partial(pix2pix, filters=(8, 8, 8, 8), upsample=upsample)
-model = build_unet(encoder, decoder=decoder, classes=5, name="unet")
+network = build_network(encoder, decoder=decoder, classes=5, presence=False, name="unet")
+model = network.model
 random = np.random.default_rng(0)
 photos = random.integers(0, 256, (2, 32, 32, 3)).astype("uint8")
 labels = random.integers(0, 5, (2, 32, 32)).astype("uint8")
@@ -39,10 +40,10 @@ def batches(first_step):
 
 history = History()
 fit_phases(
-    model, encoder, training=batches,
-    phases=[Phase("all", 1, False, 1, None, 0, lambda: keras.optimizers.RMSprop(0.001))],
-    validation=(photos, labels), classes=5, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    placement=nullcontext, jit_compile=True, batch_size=2, history=history, after_epoch=[], after_phase=[],
+    phases=[Phase("all", network, 1, False, False, 1, None, 0, None, lambda: keras.optimizers.RMSprop(0.001))],
+    training=lambda phase: batches(phase.first_step), validation=lambda phase: (photos, labels), classes=5,
+    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.0, placement=nullcontext,
+    jit_compile=True, batch_size=2, metric="val/miou", history=history, after_epoch=[], after_phase=[],
 )
 (epoch,) = history.epochs
 assert epoch.confusion.sum() == labels.size
@@ -55,13 +56,48 @@ print("trained")
 """
 
 
+DECODERS = """
+import sys
+
+import keras
+import numpy as np
+
+from clothseg.models.decoders import deeplabv3plus, fpn, unet
+
+assert keras.backend.backend() == "jax"
+assert "tensorflow" not in sys.modules, "only clothseg.data may import TensorFlow"
+random = np.random.default_rng(0)
+shared = {"classes": 5, "dropout": 0.1, "batch_norm_momentum": 0.9}
+decoders = [
+    lambda x: unet(
+        x, filters=(8, 8, 8), skip_filters=4, convolutions=1, separable=True, interpolation="bilinear", output_stride=4,
+        **shared,
+    ),
+    lambda x: fpn(x, filters=8, branch_filters=8, output_stride=4, **shared),
+    lambda x: deeplabv3plus(x, filters=8, pyramid_stride=16, rates=(1, 3), low_level_filters=4, **shared),
+]
+for decoder in decoders:
+    features = [keras.Input((64 >> i, 32 >> i, 4)) for i in range(1, 6)]
+    model = keras.Model(features, decoder(features))
+    maps = [random.normal(size=(2, *x.shape[1:])).astype("float32") for x in features]
+    labels = random.integers(0, 5, (2, 16, 8))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(0.01), loss=loss, jit_compile=True)
+    before = [np.array(variable) for variable in model.trainable_variables]
+    model.train_on_batch(maps, labels)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, model.trainable_variables))
+print("trained")
+"""
+
+
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
-def test_network_trains_under_jax():
+@pytest.mark.parametrize("code", [STEP, DECODERS], ids=["network", "decoders"])
+def test_trains_under_jax(code):
     environment = os.environ | {
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # one step: compiling well takes longer than running
     }
-    done = subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "trained"

@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 
 from clothseg.models.backbones import build_encoder
-from clothseg.models.decoders import pix2pix, upsample
-from clothseg.models.unet import build_unet, freeze, set_batch_norm_momentum
+from clothseg.models.decoders import fpn, pix2pix, upsample
+from clothseg.models.unet import Network, batch_norms, build_network, freeze, set_batch_norm_momentum
 
 SIZE = (32, 64)
 CLASSES = 5
 SMALL = (16, 12, 8, 8)
 ARTICLE = (512, 256, 128, 64)
+COARSE = partial(fpn, filters=8, branch_filters=8, dropout=0.1, batch_norm_momentum=0.9, output_stride=4)
 
 
-def unet(backbone="mobilenetv2", size=SIZE, filters=SMALL, classes=CLASSES) -> keras.Model:
+def network(backbone="mobilenetv2", size=SIZE, filters=SMALL, classes=CLASSES, decoder=None, presence=False) -> Network:
     encoder = build_encoder(backbone, image_size=size, weights=None, input_scaling="matched")
-    decoder = partial(pix2pix, filters=filters, upsample=upsample)
-    return build_unet(encoder, decoder=decoder, classes=classes, name="unet")
+    decoder = decoder or partial(pix2pix, filters=filters, upsample=upsample)
+    return build_network(encoder, decoder=decoder, classes=classes, presence=presence, name="unet")
 
 
 def batch(dtype="uint8") -> tuple[np.ndarray, np.ndarray]:
@@ -32,10 +33,12 @@ def batch(dtype="uint8") -> tuple[np.ndarray, np.ndarray]:
 
 def fit(model: keras.Model, eager: bool = True) -> float:
     # SGD moves every trainable variable that has a gradient.
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss, run_eagerly=eager)
+    losses = [keras.losses.SparseCategoricalCrossentropy(from_logits=True), keras.losses.MeanSquaredError()]
     photo, labels = batch()
-    return model.fit(photo, labels, batch_size=2, verbose=0).history["loss"][0]
+    targets = [labels, np.ones((2, CLASSES), "float32")]
+    heads = len(model.outputs)
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=losses[:heads], run_eagerly=eager)
+    return model.fit(photo, targets[:heads], batch_size=2, verbose=0).history["loss"][0]
 
 
 def values(layer: keras.Layer) -> list[np.ndarray]:
@@ -56,7 +59,12 @@ def mixed_bfloat16():
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    return unet()
+    return network().model
+
+
+@pytest.fixture(scope="module")
+def with_presence() -> Network:
+    return network(presence=True)
 
 
 def test_every_pixel_gets_a_logit_per_class(model):
@@ -76,7 +84,7 @@ def test_integers_and_floats_give_equal_logits(model):
 
 
 def test_the_articles_network_has_the_parameters_worked_out_by_hand():
-    model = unet("densenet121", size=(128, 128), filters=ARTICLE, classes=59)
+    model = network("densenet121", size=(128, 128), filters=ARTICLE, classes=59).model
     assert [shape[1:] for shape in model.get_layer("encoder").output_shape] == [
         (64, 64, 64),
         (32, 32, 256),
@@ -92,31 +100,164 @@ def test_the_articles_network_has_the_parameters_worked_out_by_hand():
     assert model.count_params() == 7_037_504 + decoder + head == 16_472_827
 
 
-def test_frozen_encoder_keeps_weights_and_statistics_while_the_rest_learns():
-    model = unet()
-    encoder, head = model.get_layer("encoder"), model.get_layer("logits")
-    freeze(encoder, True)
-    before, head_before = values(encoder), values(head)
-    assert np.isfinite(fit(model))
-    assert len(before) > 200 and not any(moved(before, values(encoder)))
-    assert all(moved(head_before, values(head)))
+# What moves in a step
+
+
+NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def share_moved(encoder: keras.Model, before: list[np.ndarray], norms: bool) -> dict[str, float]:
+    """Of the encoder's variables, the share that moved, by name; those of its batch norms or those of the rest."""
+    of_norms = {variable.path for norm in batch_norms(encoder) for variable in norm.variables}
+    shares: dict[str, list[bool]] = {}
+    for variable, change in zip(encoder.variables, moved(before, values(encoder)), strict=True):
+        if (variable.path in of_norms) == norms:
+            shares.setdefault(variable.name, []).append(change)
+    return {name: float(np.mean(changes)) for name, changes in shares.items()}
+
+
+def with_statistics(**how) -> Network:
+    """A network whose encoder has the statistics of the batch; those of a fresh one let next to nothing through."""
+    net = network(**how)
+    set_batch_norm_momentum(net.encoder, 0)
+    net.encoder(batch()[0], training=True)
+    set_batch_norm_momentum(net.encoder, 0.9)
+    return net
+
+
+@pytest.mark.parametrize("presence", [False, True])
+def test_frozen_encoder_keeps_weights_and_statistics_while_the_rest_learns(presence):
+    net = with_statistics(presence=presence)
+    freeze(net.encoder, True, batch_norm_frozen=False)
+    heads = [net.trained.get_layer(name) for name in (["logits", "presence"] if presence else ["logits"])]
+    before, heads_before = values(net.encoder), [values(head) for head in heads]
+    assert np.isfinite(fit(net.trained))
+    assert len(before) > 200 and not any(moved(before, values(net.encoder)))
+    for head, head_before in zip(heads, heads_before, strict=True):
+        assert all(moved(head_before, values(head)))
 
 
 def test_thawed_encoder_moves_kernels_and_statistics():
-    model = unet()
+    net = network()
+    freeze(net.encoder, True, batch_norm_frozen=True)
+    freeze(net.encoder, False, batch_norm_frozen=False)
+    before = values(net.encoder)
+    fit(net.model)
+    norms, rest = (share_moved(net.encoder, before, norms) for norms in (True, False))
+    assert set(norms) == set(NORM) and min(norms.values()) > 0.9
+    assert set(rest) == {"kernel"} and rest["kernel"] > 0.9
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_frozen_batch_norms_keep_weights_and_statistics_while_kernels_learn(eager):
+    net = with_statistics()
+    freeze(net.encoder, False, batch_norm_frozen=True)
+    before = values(net.encoder)
+    fit(net.model, eager=eager)
+    norms, rest = (share_moved(net.encoder, before, norms) for norms in (True, False))
+    assert norms == dict.fromkeys(NORM, 0.0)
+    assert rest["kernel"] > 0.9
+
+
+def test_frozen_batch_norms_use_their_statistics_in_training():
+    encoder = with_statistics().encoder
+    elsewhere = 255 - batch()[0] // 4  # another photo than the statistics are of
+    coarsest = encoder(elsewhere)[-1]
+    freeze(encoder, False, batch_norm_frozen=True)
+    np.testing.assert_array_equal(encoder(elsewhere, training=True)[-1], coarsest)
+    freeze(encoder, False, batch_norm_frozen=False)
+    assert not np.allclose(encoder(elsewhere, training=True)[-1], coarsest)
+
+
+def test_freezing_leaves_the_decoder_alone():
+    net = network()
+    of_encoder = {id(norm) for norm in batch_norms(net.encoder)}
+    decoder = [norm for norm in batch_norms(net.model) if id(norm) not in of_encoder]
+    freeze(net.encoder, True, batch_norm_frozen=True)
+    assert len(decoder) == 4 and all(norm.trainable for norm in decoder)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("batch_norm_frozen", [True, False])
+def test_freezing_can_be_undone(model, frozen, batch_norm_frozen):
     encoder = model.get_layer("encoder")
-    freeze(encoder, True)
-    freeze(encoder, False)
-    before = values(encoder)
-    fit(model)
-    changed = moved(before, values(encoder))
-    for name in ("kernel", "gamma", "beta", "moving_mean", "moving_variance"):
-        having = [change for variable, change in zip(encoder.variables, changed, strict=True) if variable.name == name]
-        assert having and np.mean(having) > 0.9, name
+    trainable = [variable.path for variable in encoder.trainable_variables]
+    freeze(encoder, frozen, batch_norm_frozen=batch_norm_frozen)
+    assert len(encoder.trainable_variables) < len(trainable) or not (frozen or batch_norm_frozen)
+    freeze(encoder, False, batch_norm_frozen=False)
+    assert [variable.path for variable in encoder.trainable_variables] == trainable
+
+
+# The auxiliary head
+
+
+def test_without_the_auxiliary_head_what_is_fitted_is_the_model():
+    net = network()
+    assert net.trained is net.model
+
+
+def test_auxiliary_head_gives_a_logit_per_photo_and_class(with_presence):
+    photo = batch()[0]
+    logits, presence = (keras.ops.convert_to_numpy(x) for x in with_presence.trained(photo))
+    assert logits.shape == (2, *SIZE, CLASSES)
+    assert presence.shape == (2, CLASSES) and presence.dtype == "float32"
+    assert presence.min() < 0 < presence.max()
+    np.testing.assert_array_equal(logits, with_presence.model(photo))
+
+
+def test_auxiliary_head_stands_on_the_mean_of_the_coarsest_map(with_presence):
+    photo = batch()[0]
+    coarsest = keras.ops.convert_to_numpy(with_presence.encoder(photo)[-1])
+    kernel, bias = values(with_presence.trained.get_layer("presence"))
+    _, presence = with_presence.trained(photo)
+    np.testing.assert_allclose(presence, coarsest.mean(axis=(1, 2)) @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_auxiliary_head_adds_its_own_weights_to_those_of_the_model(with_presence):
+    model, trained = with_presence.model, with_presence.trained
+    own = {id(variable) for variable in trained.variables} - {id(variable) for variable in model.variables}
+    assert own == {id(variable) for variable in trained.get_layer("presence").variables}
+    assert {id(variable) for variable in model.variables} < {id(variable) for variable in trained.variables}
+    assert trained.count_params() == model.count_params() + 320 * CLASSES + CLASSES
+
+
+def test_what_is_fitted_with_the_auxiliary_head_is_learnt_by_the_model():
+    net = network(presence=True)
+    photo = batch()[0]
+    before = keras.ops.convert_to_numpy(net.model(photo))
+    fit(net.trained)
+    assert not np.array_equal(net.model(photo), before)
+
+
+@pytest.mark.parametrize("presence", [False, True])
+def test_weights_survive_a_file_with_either_head(tmp_path, presence):
+    saved, other = network(presence=presence), network(presence=presence)
+    saved.model.save_weights(tmp_path / "model.weights.h5")
+    other.model.load_weights(tmp_path / "model.weights.h5")
+    photo = batch()[0]
+    np.testing.assert_array_equal(saved.model(photo), other.model(photo))
+
+
+def test_weights_fit_the_network_of_another_size():
+    small, large = network(presence=True), network(size=(64, 96), presence=True)
+    large.trained.set_weights(small.trained.get_weights())
+    for a, b in zip(values(small.trained), values(large.trained), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# Precision and files
+
+
+@pytest.mark.parametrize("presence", [False, True])
+def test_outputs_are_float32_under_bfloat16(mixed_bfloat16, presence):
+    net = network(presence=presence, decoder=COARSE)
+    assert net.model.output_shape == (None, SIZE[0] // 4, SIZE[1] // 4, CLASSES)
+    assert {x.dtype for x in net.trained.outputs} == {"float32"}
+    assert len(net.trained.outputs) == 1 + presence
 
 
 def test_compiled_step_on_integers_under_bfloat16(mixed_bfloat16):
-    model = unet()
+    model = network().model
     before = values(model)
     assert np.isfinite(fit(model, eager=False))
     assert any(moved(before, values(model)))
@@ -141,14 +282,13 @@ def test_saved_network_opens_without_this_package(tmp_path, model):
 
 
 def test_batch_norm_momentum_reaches_every_batch_norm_of_the_encoder():
-    def momenta(model):
-        for layer in model.layers:
-            if isinstance(layer, keras.Model):
-                yield from momenta(layer)
-            elif isinstance(layer, keras.layers.BatchNormalization):
-                yield layer.momentum
-
-    encoder = build_encoder("mobilenetv2", image_size=(32, 32), weights=None, input_scaling="matched")
-    assert set(momenta(encoder)) == {0.999}
+    encoder = network().encoder
+    assert {norm.momentum for norm in batch_norms(encoder)} == {0.999}
     set_batch_norm_momentum(encoder, 0.9)
-    assert set(momenta(encoder)) == {0.9} and len(list(momenta(encoder))) > 40
+    assert {norm.momentum for norm in batch_norms(encoder)} == {0.9}
+
+
+def test_batch_norms_are_found_in_models_within_models(model):
+    encoder, decoder = batch_norms(model.get_layer("encoder")), batch_norms(model)
+    statistics = [variable for variable in model.variables if variable.name == "moving_mean"]
+    assert len(encoder) > 40 and len(decoder) == len(encoder) + len(SMALL) == len(statistics)

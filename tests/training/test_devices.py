@@ -19,7 +19,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from clothseg.data.augment import FixedCopies
 from clothseg.data.pipeline import evaluation_batches, training_batches
+from clothseg.models.unet import Network
 from clothseg.training.devices import placement
+from clothseg.training.losses import CrossEntropy
 from clothseg.training.phases import History, Phase, fit_phases
 
 random = np.random.default_rng(0)
@@ -34,17 +36,19 @@ def trained(devices):
         encoder = keras.Model(photo, keras.layers.Conv2D(4, 3, padding="same")(keras.layers.Rescaling(1 / 255)(photo)))
         model = keras.Model(photo, keras.layers.Conv2D(3, 1)(encoder(photo)))
     history = History()
+    network = Network(encoder, model, model)
+    loss = CrossEntropy(class_weights=None, label_smoothing=0.0, prior=None, adjustment=0.0)
+    sgd = lambda: keras.optimizers.SGD(0.1)
     fit_phases(
-        model, encoder,
-        phases=[Phase("a", 1, True, 2, None, 0, lambda: keras.optimizers.SGD(0.1)),
-                Phase("b", 1, False, 3, None, 2, lambda: keras.optimizers.SGD(0.1))],
-        training=lambda first_step: training_batches(
+        phases=[Phase("a", network, 1, True, False, 2, None, 0, None, sgd),
+                Phase("b", network, 1, False, False, 3, None, 2, None, sgd)],
+        training=lambda phase: training_batches(
             photos, labels, np.arange(12),
             augmentation=FixedCopies(copies=[], label_resize="nearest", shuffle_buffer=None),
-            batch_size=4, seed=0, first_step=first_step),
-        validation=evaluation_batches(photos, labels, np.arange(12, 18), batch_size=4),
-        classes=3, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), placement=place,
-        jit_compile=False, batch_size=4, history=history, after_epoch=[], after_phase=[])
+            weights=None, batch_size=4, seed=0, first_step=phase.first_step, label_stride=1),
+        validation=lambda phase: evaluation_batches(photos, labels, np.arange(12, 18), batch_size=4),
+        classes=3, loss=loss, presence_weight=0.0, placement=place,
+        jit_compile=False, batch_size=4, metric="val/miou", history=history, after_epoch=[], after_phase=[])
     return model.get_weights(), history.epochs[-1]
 
 (one, first), (two, second) = trained(1), trained(2)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, recall_score
 
+from clothseg.data.labels import IGNORE
 from clothseg.training import scores
-from clothseg.training.metrics import ConfusionMatrix, segmentation_metrics
+from clothseg.training.metrics import ConfusionMatrix, predicted_classes, segmentation_metrics
 
 CLASSES = 5
 
@@ -32,9 +34,65 @@ def test_counts_and_scores_are_over_all_batches_the_last_partial_one_too():
         for metric in metrics:
             metric.update_state(labels, logits)
     assert np.array_equal(metrics[0].counts(), total)
-    assert len(metrics) == 5
     got = {metric.name: float(metric.result()) for metric in metrics}
+    assert got.keys() == {
+        "accuracy", "miou", "clothing_miou", "mean_recall", "clothing_accuracy", "frequency_weighted_iou", "dice"
+    }  # fmt: skip
     assert got == pytest.approx({name: getattr(scores, name)(total) for name in got})
+
+
+def test_ignored_pixels_are_not_counted_whatever_is_predicted_there():
+    labels, logits, _ = pixels(0)
+    counted = np.random.default_rng(1).random(labels.shape) < 0.6
+    metrics = segmentation_metrics(CLASSES)
+    for metric in metrics:
+        metric.update_state(np.where(counted, labels, IGNORE).astype(np.uint8), logits)
+    expected = confusion_matrix(labels[counted], logits.argmax(-1)[counted], labels=range(CLASSES))
+    assert np.array_equal(metrics[0].counts(), expected)
+    for metric in metrics:
+        assert float(metric.result()) == pytest.approx(getattr(scores, metric.name)(expected))
+
+
+def test_a_batch_of_ignored_pixels_alone_scores_zero_and_not_nan():
+    for metric in (metrics := segmentation_metrics(CLASSES)):
+        metric.update_state(np.full((1, 4, 6), IGNORE, np.uint8), pixels(0)[1][:1])
+    assert [float(metric.result()) for metric in metrics] == [0] * len(metrics)
+
+
+def test_coarser_logits_are_resized_to_the_labels():
+    labels, _, _ = pixels(0)
+    logits = np.random.default_rng(2).normal(size=(3, 2, 3, CLASSES)).astype(np.float32)
+    metric = ConfusionMatrix(classes=CLASSES, name="accuracy")
+    metric.update_state(labels, logits)
+    resized = np.asarray(keras.ops.image.resize(logits, (4, 6), interpolation="bilinear"))
+    expected = confusion_matrix(labels.ravel(), resized.argmax(-1).ravel(), labels=range(CLASSES))
+    assert np.array_equal(metric.counts(), expected)
+
+
+def test_agrees_with_scikit_learn():
+    labels, logits, _ = pixels(3, batch=9)
+    truth, predicted = labels.ravel(), logits.argmax(-1).ravel()
+    metrics = segmentation_metrics(CLASSES)
+    for metric in metrics:
+        metric.update_state(labels, logits)
+    got = {metric.name: float(metric.result()) for metric in metrics}
+    present = {"average": "macro", "labels": range(CLASSES - 1)}
+    assert got["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert got["miou"] == pytest.approx(jaccard_score(truth, predicted, **present))
+    assert got["dice"] == pytest.approx(f1_score(truth, predicted, **present))
+    assert got["mean_recall"] == pytest.approx(recall_score(truth, predicted, **present))
+    assert got["frequency_weighted_iou"] == pytest.approx(jaccard_score(truth, predicted, average="weighted"))
+
+
+def test_the_predicted_class_is_the_first_of_the_highest():
+    logits = np.array([[0, 3, 3, 1], [2, 2, 2, 2], [-5, -6, -np.inf, -7], [1, 2, 3, 4]], np.float32)
+    assert np.array_equal(predicted_classes(logits), [1, 0, 0, 3])
+    many = np.random.default_rng(4).integers(0, 6, (2, 30, 40, 59)).astype(np.float32)  # full of equals
+    assert np.array_equal(predicted_classes(many), many.argmax(-1))
+
+
+def test_logits_that_are_no_numbers_are_of_some_class():
+    assert 0 <= int(predicted_classes(np.full((4,), np.nan, np.float32))) < 4
 
 
 def test_counts_stay_exact_beyond_32_bits():

@@ -1,0 +1,151 @@
+"""A series of experiments, each in several seeds: what every step changes, as a table and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from matplotlib.figure import Figure
+
+from clothseg.errors import UserError
+from clothseg.text import as_csv
+from clothseg.tracking.canvas import BLUE, INK, ORANGE, QUIET, SMALL, blank, tidy
+from clothseg.tracking.store import quiet
+
+# Scores at the photos' own sizes, and their names in tables.
+SCORES = {"accuracy": "accuracy", "miou": "mean IoU", "clothing_miou": "clothing mean IoU"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a series.
+
+    Attributes:
+        name: of the step.
+        seeds: of its runs, in rising order.
+        scores: float (seeds,) of every score in `SCORES`.
+        minutes: float (seeds,), how long the runs took.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    scores: Mapping[str, np.ndarray]
+    minutes: np.ndarray
+
+
+def collect(series: str) -> list[Step]:
+    """The finished runs that carry the tag `series`, by their tag `step`, of each step and seed the latest.
+
+    Raises:
+        UserError: there are none, or one was not scored at the photos' own size.
+    """
+    quiet()
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    wanted = f"tags.series = '{series}' and attributes.status = 'FINISHED'"
+    runs = client.search_runs(experiments, filter_string=wanted, order_by=["attributes.start_time"], max_results=5000)
+    if not runs:
+        raise UserError(f"series={series}: no finished run in {mlflow.get_tracking_uri()} has that tag")
+    found: dict[str, dict[int, mlflow.entities.Run]] = {}
+    for run in runs:
+        if "val_native/miou" not in run.data.metrics:
+            raise UserError(
+                f"run {run.info.run_id} of series {series} was not scored at the photos' own size; "
+                f"python -m clothseg.evaluate run={run.info.run_id} does it"
+            )
+        found.setdefault(run.data.tags["step"], {})[int(run.data.params["seed"])] = run
+    return [
+        Step(
+            name=name,
+            seeds=tuple(sorted(by_seed)),
+            scores={
+                score: np.array([by_seed[seed].data.metrics[f"val_native/{score}"] for seed in sorted(by_seed)])
+                for score in SCORES
+            },
+            minutes=np.array([by_seed[seed].data.metrics["duration_seconds"] / 60 for seed in sorted(by_seed)]),
+        )
+        for name, by_seed in sorted(found.items())
+    ]
+
+
+def write(steps: Sequence[Step], folder: Path, *, title: str, cumulative: bool) -> None:
+    """Writes `README.md`, `runs.csv` and `scores.png` into a folder, which is made where it is missing.
+
+    Args:
+        steps: in their order.
+        folder: gets the files.
+        title: of the series.
+        cumulative: whether each step stands on the one before it; else all are compared with the first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        [step.name, seed, *(f"{step.scores[score][place]:.6f}" for score in SCORES), f"{step.minutes[place]:.2f}"]
+        for step in steps
+        for place, seed in enumerate(step.seeds)
+    ]
+    (folder / "runs.csv").write_text(as_csv(["step", "seed", *SCORES, "minutes"], rows), encoding="utf-8")
+    (folder / "README.md").write_text(table(steps, title=title, cumulative=cumulative), encoding="utf-8")
+    scores_figure(steps, title=title).savefig(folder / "scores.png", dpi=110)
+
+
+def table(steps: Sequence[Step], *, title: str, cumulative: bool) -> str:
+    """The series in Markdown: mean and standard deviation over the seeds, and what each step adds."""
+    compared = "the step before" if cumulative else f"`{steps[0].name}`"
+    columns = ["step", "seeds", *SCORES.values(), f"clothing mean IoU against {compared}", "minutes"]
+    lines = [
+        f"# {title[0].upper()}{title[1:]}",
+        "",
+        "Scores at the photos' own sizes on the validation photos, mean and standard deviation over the seeds; minutes "
+        "are the mean of a run. Made by `python -m clothseg.results`, single runs are in `runs.csv`.",
+        "",
+        _line(columns),
+        _line(["---", *["---:"] * (len(columns) - 1)]),
+    ]
+    for place, step in enumerate(steps):
+        before = steps[place - 1 if cumulative else 0] if place else None
+        added = step.scores["clothing_miou"].mean() - before.scores["clothing_miou"].mean() if before else None
+        lines.append(
+            _line(
+                [
+                    step.name,
+                    ", ".join(map(str, step.seeds)),
+                    *(_mean_and_deviation(step.scores[score]) for score in SCORES),
+                    f"{added:+.4f}" if added is not None else "",
+                    f"{step.minutes.mean():.1f}",
+                ]
+            )
+        )
+    return "\n".join([*lines, "", "![scores of every step](scores.png)", ""])
+
+
+def scores_figure(steps: Sequence[Step], *, title: str) -> Figure:
+    """Accuracy and clothing mean IoU of every step: a dot for each seed, a line through the means."""
+    figure = blank(9.0, 1.2 + 0.32 * len(steps))
+    axes = figure.subplots(1, 2, sharey=True)
+    places = np.arange(len(steps))
+    for panel, score, colour in zip(axes, ("accuracy", "clothing_miou"), (BLUE, ORANGE), strict=True):
+        means = [step.scores[score].mean() for step in steps]
+        panel.plot(means, places, color=colour, linewidth=1.2, alpha=0.5)
+        for place, step in enumerate(steps):
+            panel.scatter(step.scores[score], [place] * len(step.seeds), s=16, color=colour, alpha=0.6, linewidths=0)
+            panel.scatter(means[place], place, s=60, marker="|", color=INK)
+        panel.set_title(SCORES[score], fontsize=SMALL + 1, color=INK, loc="left")
+        panel.tick_params(labelsize=SMALL)
+        tidy(panel, grid="x")
+    axes[0].set_yticks(places, [step.name for step in steps])
+    axes[0].invert_yaxis()
+    figure.suptitle(title[0].upper() + title[1:], fontsize=SMALL + 3, color=INK, x=0.01, ha="left")
+    figure.text(0.01, 0.01, "dots: seeds; bars: their means; at the photos' own sizes", fontsize=SMALL, color=QUIET)
+    figure.tight_layout(rect=(0, 0.04, 1, 0.98))
+    return figure
+
+
+def _mean_and_deviation(values: np.ndarray) -> str:
+    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}" if len(values) > 1 else f"{values.mean():.4f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
