@@ -48,6 +48,15 @@ def pass_order(
     return order
 
 
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each entry of int (n,) has occurred before: int (n,), all 0 in a permutation."""
+    places = np.argsort(order, kind="stable")
+    first = np.searchsorted(order[places], order[places])  # where the run of equal entries begins
+    counted = np.empty(len(order), np.int64)
+    counted[places] = np.arange(len(order)) - first
+    return counted
+
+
 def training_batches(
     photos: np.ndarray,
     labels: np.ndarray,
@@ -82,20 +91,18 @@ def training_batches(
     first_pass, first_step = divmod(first_step, steps_per_pass(count, batch_size))
     example_weights = None if weights is None else np.tile(weights, len(augmentation.variants))
 
-    def examples(number: tf.Tensor) -> tf.data.Dataset:
-        order = tf.numpy_function(
-            lambda n: pass_order(
-                count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(n), weights=example_weights
-            ),
-            [number],
-            tf.int64,
-            stateful=False,
+    def keys_of(number: np.ndarray) -> np.ndarray:
+        order = pass_order(
+            count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(number), weights=example_weights
         )
-        order = tf.ensure_shape(order, (count,))
-        keys = tf.stack(
-            [tf.fill((count,), tf.constant(seed, tf.int64)), tf.fill((count,), number),
-             order // len(rows), tf.gather(tf.constant(rows, tf.int64), order % len(rows))], axis=-1
-        )  # fmt: skip
+        # An example that a pass shows twice is not to be augmented in the same way twice.
+        occasion = number + occurrences(order) * 2**32
+        return np.stack(
+            [np.full(count, seed), occasion, order // len(rows), rows[order % len(rows)]], 1, dtype=np.int64
+        )
+
+    def examples(number: tf.Tensor) -> tf.data.Dataset:
+        keys = tf.ensure_shape(tf.numpy_function(keys_of, [number], tf.int64, stateful=False), (count, 4))
         # Batched within the pass and then repeated, as in the article, so every pass shows every example once.
         return tf.data.Dataset.from_tensor_slices(keys).batch(batch_size)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+from matplotlib.figure import Figure
 
 from clothseg.data.augment import Augmentation
 from clothseg.data.prepared import Prepared
@@ -24,7 +25,7 @@ from clothseg.training.phases import Checkpoints, Epoch, History
 log = logging.getLogger(__name__)
 
 SAMPLES = 8  # photos on the sample sheet
-RANDOM_VERSIONS = 4  # of a photo, in the figure of a random augmentation
+RANDOM_PHOTOS, RANDOM_PASSES = 3, 5  # in the figure of a random augmentation
 
 # Drawing takes a good part of a second; short epochs do not wait for it.
 SECONDS_BETWEEN_CURVES = 30
@@ -86,28 +87,39 @@ class Report:
     def augmentation(self, augmentation: Augmentation, *, seed: int) -> None:
         """Draws what the augmentation makes of training photos and their labels.
 
-        Of fixed variants each is drawn, of the first photo; random changes in the first passes, of two photos.
+        Of fixed variants each is drawn, of the first photo; random changes of a few photos in the first passes.
         """
-        rows = [int(row) for row in self.parts.train[:2]]
         if len(augmentation.variants) > 1:
-            keys = [[seed, 0, variant, rows[0]] for variant in range(len(augmentation.variants))]
-            titles = [variant.replace("_", " ") for variant in augmentation.variants]
+            figure = self._variants(augmentation, seed=seed)
         else:
-            keys = [[seed, number, 0, row] for row in rows for number in range(RANDOM_VERSIONS)]
-            titles = [f"pass {number + 1}" for _ in rows for number in range(RANDOM_VERSIONS)]
-        photos, labels = self._read(np.array(keys)[:, 3])
-        photos, labels = (
-            np.asarray(part) for part in augmentation(photos, labels, np.array(keys, np.int64), self._read)
-        )
-        if len(augmentation.variants) == 1:
-            # Each photo as it is comes before what is made of it.
-            first = np.arange(len(rows)) * RANDOM_VERSIONS
-            photos = np.insert(photos, first, self.prepared.photos[rows], axis=0)
-            labels = np.insert(labels, first, self.prepared.labels[rows], axis=0)
-            for place in reversed(first.tolist()):
-                titles.insert(place, "original")
-        figure = figures.augmentation_sheet(photos, labels, titles=titles, class_names=self.class_names)
+            figure = self._versions(augmentation, seed=seed)
         self.run.figure(figure, "figures/augmentation.png")
+
+    def _variants(self, augmentation: Augmentation, *, seed: int) -> Figure:
+        row = int(self.parts.train[0])
+        photos, labels = self._augmented(augmentation, [[seed, 0, v, row] for v in range(len(augmentation.variants))])
+        titles = [variant.replace("_", " ") for variant in augmentation.variants]
+        return figures.augmentation_sheet(photos, labels, titles=titles, class_names=self.class_names)
+
+    def _versions(self, augmentation: Augmentation, *, seed: int) -> Figure:
+        rows = [int(row) for row in self.parts.train[:RANDOM_PHOTOS]]
+        photos, labels = [], []
+        for row in rows:
+            changed = self._augmented(augmentation, [[seed, number, 0, row] for number in range(RANDOM_PASSES)])
+            photos.append([self.prepared.photos[row], *changed[0]])
+            labels.append([self.prepared.labels[row], *changed[1]])
+        return figures.augmentation_gallery(
+            photos,
+            labels,
+            names=[self.prepared.names[row] for row in rows],
+            titles=["original", *(f"pass {number + 1}" for number in range(RANDOM_PASSES))],
+            class_names=self.class_names,
+        )
+
+    def _augmented(self, augmentation: Augmentation, keys: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        keys_array = np.array(keys, np.int64)
+        photos, labels = augmentation(*self._read(keys_array[:, 3]), keys_array, self._read)
+        return np.asarray(photos), np.asarray(labels)
 
     def _read(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
         rows = np.asarray(rows)

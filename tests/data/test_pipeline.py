@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from clothseg.data.augment import FixedCopies
-from clothseg.data.pipeline import evaluation_batches, pass_order, steps_per_pass, training_batches
+from clothseg.data.pipeline import evaluation_batches, occurrences, pass_order, steps_per_pass, training_batches
 
 PHOTOS = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None, None], 3, axis=-1) * np.ones((1, 8, 8, 1), np.uint8)
 LABELS = PHOTOS[..., 0]
@@ -74,6 +74,28 @@ def test_photos_are_shown_as_often_as_they_weigh_and_a_pass_stays_as_long():
         seen = np.concatenate([labels[:, 0, 0] for _, labels in batches(count=6, weights=weights)[first : first + 2]])
         assert sorted(seen) == [3, 3, 3, 7, 11, 13, 17]
     assert len(pass_order(7, buffer=None, seed=0, number=0, weights=np.ones(7))) == 7
+
+
+def test_an_example_that_comes_again_in_a_pass_is_another_occasion():
+    assert occurrences(np.array([4, 2, 4, 4, 2, 7])).tolist() == [0, 0, 1, 2, 1, 0]
+    assert not occurrences(np.random.default_rng(0).permutation(50)).any()
+    seen = []
+
+    class Recorder:
+        variants, shuffle_buffer = ("random",), None
+
+        def __call__(self, photos, labels, keys, read):
+            tf.py_function(lambda k: seen.extend(map(tuple, k.numpy().tolist())), [keys], [])
+            return photos, labels
+
+    weights = np.array([3, 0, 1, 1, 1, 1, 0.0])
+    data = training_batches(
+        PHOTOS, LABELS, ROWS, augmentation=Recorder(), weights=weights, batch_size=7, seed=5, first_step=1,
+        label_stride=1,
+    )  # fmt: skip
+    next(iter(data))
+    assert {key[1] for key in seen if key[3] == ROWS[0]} >= {1, 1 + 2**32, 1 + 2 * 2**32}
+    assert len(set(seen)) == len(seen) and {key[0] for key in seen} == {5}
 
 
 def test_labels_for_coarse_logits_are_taken_from_the_middle_of_their_pixels():

@@ -51,6 +51,9 @@ def everything(photos, labels):
     return {
         "sample_sheet": figures.sample_sheet(photos, labels, **PAIR),
         "augmentation_sheet": figures.augmentation_sheet(photos, labels, titles="ab", class_names=CLASS_NAMES),
+        "augmentation_gallery": figures.augmentation_gallery(
+            [photos, photos], [labels, labels], names="ab", titles=["original", "pass 1"], class_names=CLASS_NAMES
+        ),
         "predictions": figures.predictions(photos, labels, labels[::-1], title="title", **PAIR),
         "predictions_jet": figures.predictions_jet(photos, labels, labels, title="Prediction After 20 Epochs"),
         "duplicate_pairs": figures.duplicate_pairs(photos, photos, captions=["a / b", "c / d"]),
