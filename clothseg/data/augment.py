@@ -49,8 +49,8 @@ class Augmentation(Protocol):
             photos: float32 (batch, height, width, 3) in 0..255.
             labels: uint8 (batch, height, width).
             keys: int64 (batch, 4): seed, pass over the data (plus 2**32 for each time that the pass has shown the
-                example before), number of the variant and photo of each example. Random
-                numbers are to be drawn from these alone, so that a run can be repeated and resumed.
+                example before), number of the variant and photo of each example. Random numbers are to be drawn from
+                these alone, so that a run can be repeated and resumed.
             read: gives other photos and their labels by their numbers, int64 (k,).
 
         Returns:
