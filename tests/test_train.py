@@ -21,7 +21,9 @@ SMALL = (
     "schedule.phases.fine_tuning.steps_per_epoch=null",
     "precision=float32",
 )  # fmt: skip
-SCORES = ("loss", "accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall")
+SCORES = (
+    "loss", "accuracy", "miou", "clothing_miou", "clothing_accuracy", "mean_recall", "frequency_weighted_iou", "dice"
+)  # fmt: skip
 
 
 def client(folder: Path):
@@ -222,6 +224,9 @@ def test_a_finished_run_becomes_a_result_and_a_row_of_the_table(clothseg, finish
     assert result["command"].startswith("python -m clothseg.train experiment=article dataset=paperdoll")
     table = (folder / "experiments" / "README.md").read_text()
     assert f"| [small](small) | mobilenetv2 | float32 | 3 | {result['background_accuracy']:.3f} |" in table
+    native = result["native"]["plain"]
+    assert native["miou"] == pytest.approx(run.data.metrics["val_native/miou"], abs=1e-6)
+    assert f"| [small](small) | plain | {native['accuracy']:.3f} | {native['miou']:.3f} |" in table
     epochs = (folder / "experiments" / "small" / "metrics.csv").read_text().splitlines()
     assert epochs[0].startswith("epoch,images_per_second,learning_rate,train/accuracy") and len(epochs) == 4
     kept = "".join(
