@@ -25,6 +25,7 @@ from clothseg.sweeps import plugin
 
 if TYPE_CHECKING:
     from clothseg.sweeps.trial import Trial
+    from clothseg.tracking.report import Report
     from clothseg.training.phases import Epoch, History
 
 log = logging.getLogger(__name__)
@@ -136,17 +137,8 @@ def _fit(
     history = History()
     checkpoints = Checkpoints(folder / "weights", metric=settings.best_metric)
 
-    tags = {
-        "preset": settings.name,
-        "dataset": data.final.name,
-        "backbone": settings.backbone.name,
-        "precision": policy,
-        "command": shlex.join(["python", "-m", "clothseg.train", *_overrides()]),
-        **settings.tracking.tags,
-    }
-    if trial is not None:
-        tags |= {"study": trial.study.study_name, "trial": trial.number, "trial.state": "RUNNING"}
     name = settings.tracking.run_name or _run_name(settings, trial)
+    tags = _tags(settings, trial) | {"dataset": data.final.name, "precision": policy}
     parent = trial.parent if trial is not None else None
     with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=tags, parent=parent) as run:
         log.info("MLflow run %s (%s)", name, run.id)
@@ -190,21 +182,7 @@ def _fit(
             raise
         report.conclude(history, checkpoints, keep=settings.keep, log_model=log_model)
         if settings.evaluation.native:
-            options = settings.evaluation
-            evaluated = assemble.evaluation(
-                model,
-                data,
-                data.parts.validation,
-                flip=options.flip,
-                tags=options.tags,
-                boundary=options.boundary,
-                batch_size=settings.batch_size,
-            )
-            report.evaluation(
-                evaluated,
-                what=assemble.evaluation_name("val", flip=options.flip, tags=options.tags),
-                epoch=checkpoints.saved[settings.keep].number,
-            )
+            _evaluate(settings, data, report, epoch=checkpoints.saved[settings.keep].number)
         reached = dict(history.best(settings.best_metric).scores)
         if trial is not None:
             if LATENCY in trial.objectives:
@@ -212,6 +190,35 @@ def _fit(
                 run.scores({LATENCY: reached[LATENCY]}, step=len(history.epochs))
             run.tag("trial.state", "COMPLETE")
     return reached
+
+
+def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, epoch: int) -> None:
+    """Scores the kept weights, which the report's model has, at the photos' own sizes."""
+    options = settings.evaluation
+    evaluation = assemble.evaluation(
+        report.model,
+        data,
+        data.parts.validation,
+        flip=options.flip,
+        tags=options.tags,
+        boundary=options.boundary,
+        batch_size=settings.batch_size,
+    )
+    what = assemble.evaluation_name("val", flip=options.flip, tags=options.tags)
+    report.evaluation(evaluation, what=what, epoch=epoch)
+
+
+def _tags(settings: TrainSettings, trial: Trial | None) -> dict[str, Any]:
+    """What runs are found by."""
+    tags = {
+        "preset": settings.name,
+        "backbone": settings.backbone.name,
+        "command": shlex.join(["python", "-m", "clothseg.train", *_overrides()]),
+        **settings.tracking.tags,
+    }
+    if trial is not None:
+        tags |= {"study": trial.study.study_name, "trial": trial.number, "trial.state": "RUNNING"}
+    return tags
 
 
 def _reporter(trial: Trial, epochs: int) -> Callable[[Epoch, History], None]:

@@ -28,13 +28,14 @@ PACKAGE = "# @package _global_\n"
 # How the first comment of every preset that is made here begins, by which it is known.
 MARK = "The best trial of the study "
 
-# What says where a run happens rather than what is run.
+# What says where a run happens, and how its end is scored, rather than what is run.
 WHERE = (
     ("dataset", "root"),
     ("split", "file"),
     ("prepare", "cache"),
     ("prepare", "workers"),
     ("tracking",),
+    ("evaluation",),
     ("threads",),
     ("hydra",),
 )
