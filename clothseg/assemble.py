@@ -15,7 +15,7 @@ from clothseg.data.prepared import Prepared
 from clothseg.data.source import Source
 from clothseg.data.split import Split
 from clothseg.errors import UserError
-from clothseg.models.backbones import check_encoder
+from clothseg.models.backbones import check_download, check_encoder
 from clothseg.settings import PhaseSettings, TrainSettings
 from clothseg.stages import prepare_dataset, split_dataset
 
@@ -77,6 +77,8 @@ def data(cfg: DictConfig, settings: TrainSettings) -> Data:
         check_encoder(settings.backbone.name, image_size=size, weights=settings.backbone.weights)
     source = entry.build(cfg.dataset)
     source.names()
+    if settings.backbone.weights == "imagenet":
+        check_download(settings.backbone.name)
     prepared = {size: prepare_dataset(source, settings, size=size) for size in dict.fromkeys(wanted)}
     final = prepared[wanted[-1]]
     for other in prepared.values():

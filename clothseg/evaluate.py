@@ -23,6 +23,8 @@ def main(cfg: DictConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trained, weights = _download(settings, Path(folder))
         options: TrainSettings = check(trained, TrainSettings)
+        # They come from the run.
+        options.backbone.weights = None
         data = assemble.data(trained, options)
         rows = getattr(data.parts, PARTS[settings.split])
         if not len(rows):
@@ -34,8 +36,6 @@ def main(cfg: DictConfig) -> None:
 
         backend.load(seed=options.seed, deterministic=options.deterministic, threads=options.threads)
         precision.set_policy(options.precision)
-        # Its weights come from the run.
-        options.backbone.weights = None
         classes = len(data.final.class_names)
         network = assemble.network(trained, options, classes=classes, size=data.size)
         network.model.load_weights(weights)
@@ -88,7 +88,7 @@ def _download(settings: EvaluateSettings, folder: Path) -> tuple[DictConfig, Pat
 
     trained = OmegaConf.create(download("config/config.yaml").read_text(encoding="utf-8"))
     trained.sweep = None
-    trained.split.file = str(download("data/split.json"))
+    trained.splitting.file = str(download("data/split.json"))
     if settings.root is not None:
         trained.dataset.root = settings.root
     return trained, download(f"weights/{settings.weights or trained.keep}.weights.h5")

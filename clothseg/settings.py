@@ -30,7 +30,7 @@ class Prepare(_Section):
     workers: Size | None
 
 
-class Split(_Section):
+class Splitting(_Section):
     """Which photos are trained on and which are kept for scoring."""
 
     validation: Annotated[float, Field(gt=0, lt=1)]
@@ -144,7 +144,7 @@ class Sweep(_Section):
 class _DataSettings(_Section):
     dataset: Part
     label_groups: LabelGroups
-    split: Split
+    splitting: Splitting
     image_size: Annotated[list[Size], Field(min_length=2, max_length=2)]
     prepare: Prepare
 

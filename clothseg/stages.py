@@ -31,7 +31,7 @@ def prepare_dataset(source: Source, settings: PrepareSettings | TrainSettings, *
 
 def split_dataset(prepared: Prepared, settings: PrepareSettings | TrainSettings) -> Split:
     """The split that the configuration asks for."""
-    options, groups = settings.split, None
+    options, groups = settings.splitting, None
     if options.file is not None:
         return Split.read(Path(options.file).expanduser(), prepared.names)
     if options.group_distance is not None:

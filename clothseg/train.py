@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from clothseg import assemble, entry
 from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import StoppedError, UserError
-from clothseg.models.backbones import check_download
 from clothseg.settings import TrainSettings, check
 from clothseg.sweeps import plugin
 
@@ -89,8 +88,6 @@ def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
 
 def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun: float) -> dict[str, float]:
     # Whatever can be refused is refused before TensorFlow is loaded.
-    if settings.backbone.weights == "imagenet":
-        check_download(settings.backbone.name)
     data = assemble.data(cfg, settings)
     counts = data.final.name, len(data.parts.train), len(data.parts.validation)
     log.info("%s: %d photos to train on, %d to validate; loading Keras", *counts)

@@ -47,7 +47,7 @@ def test_questions_and_slips_are_answered_within_two_seconds(clothseg, arguments
         (["precision=half"], "precision=half: input should be 'auto', 'float32'"),
         (["schedule.phases.frozen.epochs=-1"], "schedule.phases.frozen.epochs=-1"),
         (["schedule.phases.frozen.encoder=cold"], "'frozen' or 'trainable'"),
-        (["split.validation=1.5"], "split.validation=1.5"),
+        (["splitting.validation=1.5"], "splitting.validation=1.5"),
         (["image_size=[100,128]", "backbone.weights=null"], "multiples of 32"),
         (["image_size=128"], "image_size=128"),
         (["backbone.weights=/nowhere/file.weights.h5"], "there is no such file"),

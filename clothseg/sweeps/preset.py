@@ -31,7 +31,7 @@ MARK = "The best trial of the study "
 # What says where a run happens, and how its end is scored, rather than what is run.
 WHERE = (
     ("dataset", "root"),
-    ("split", "file"),
+    ("splitting", "file"),
     ("prepare", "cache"),
     ("prepare", "workers"),
     ("tracking",),
@@ -44,7 +44,7 @@ WHERE = (
 DROPPED = ("sweep", "name")
 
 # What the header says of an override that a run on another machine needs.
-PLACEHOLDERS = {("dataset", "root"): "FOLDER", ("split", "file"): "FILE", ("backbone", "weights"): "FILE"}
+PLACEHOLDERS = {("dataset", "root"): "FOLDER", ("splitting", "file"): "FILE", ("backbone", "weights"): "FILE"}
 
 # A path is the keys that lead to a value: ("schedule", "phases", "frozen", "epochs").
 Values = dict[tuple[Any, ...], Any]

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 # Where and how trials are run, not what they are: two commands that differ in nothing else continue one study.
 NOT_COMPARED = (
-    "sweep.", "tracking.", "threads", "dataset.root", "prepare.cache", "prepare.workers", "split.file"
+    "sweep.", "tracking.", "threads", "dataset.root", "prepare.cache", "prepare.workers", "splitting.file"
 )  # fmt: skip
 
 

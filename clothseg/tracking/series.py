@@ -15,8 +15,15 @@ from clothseg.text import as_csv
 from clothseg.tracking.canvas import BLUE, INK, ORANGE, QUIET, SMALL, blank, tidy
 from clothseg.tracking.store import quiet
 
-# Scores at the photos' own sizes, and their names in tables.
-SCORES = {"accuracy": "accuracy", "miou": "mean IoU", "clothing_miou": "clothing mean IoU"}
+# Metrics of a run, and their names in tables. The last is what the training itself reports of its last epoch, on labels
+# and photos as it prepared them.
+SCORES = {
+    "val_native/accuracy": "accuracy",
+    "val_native/miou": "mean IoU",
+    "val_native/clothing_miou": "clothing mean IoU",
+    "val/accuracy": "accuracy as reported in training",
+}
+CLOTHING = "val_native/clothing_miou"
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,7 @@ def collect(series: str) -> list[Step]:
             name=name,
             seeds=tuple(sorted(by_seed)),
             scores={
-                score: np.array([by_seed[seed].data.metrics[f"val_native/{score}"] for seed in sorted(by_seed)])
-                for score in SCORES
+                score: np.array([by_seed[seed].data.metrics[score] for seed in sorted(by_seed)]) for score in SCORES
             },
             minutes=np.array([by_seed[seed].data.metrics["duration_seconds"] / 60 for seed in sorted(by_seed)]),
         )
@@ -98,15 +104,16 @@ def table(steps: Sequence[Step], *, title: str, cumulative: bool) -> str:
     lines = [
         f"# {title[0].upper()}{title[1:]}",
         "",
-        "Scores at the photos' own sizes on the validation photos, mean and standard deviation over the seeds; minutes "
-        "are the mean of a run. Made by `python -m clothseg.results`, single runs are in `runs.csv`.",
+        "Scores at the photos' own sizes on the validation photos, mean and standard deviation over the seeds, and the "
+        "accuracy that training itself reported, on photos and labels as it prepared them; minutes are the mean of a "
+        "run. Made by `python -m clothseg.results`, single runs are in `runs.csv`.",
         "",
         _line(columns),
         _line(["---", *["---:"] * (len(columns) - 1)]),
     ]
     for place, step in enumerate(steps):
         before = steps[place - 1 if cumulative else 0] if place else None
-        added = step.scores["clothing_miou"].mean() - before.scores["clothing_miou"].mean() if before else None
+        added = step.scores[CLOTHING].mean() - before.scores[CLOTHING].mean() if before else None
         lines.append(
             _line(
                 [
@@ -126,7 +133,7 @@ def scores_figure(steps: Sequence[Step], *, title: str) -> Figure:
     figure = blank(9.0, 1.2 + 0.32 * len(steps))
     axes = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(steps))
-    for panel, score, colour in zip(axes, ("accuracy", "clothing_miou"), (BLUE, ORANGE), strict=True):
+    for panel, score, colour in zip(axes, ("val_native/accuracy", CLOTHING), (BLUE, ORANGE), strict=True):
         means = [step.scores[score].mean() for step in steps]
         panel.plot(means, places, color=colour, linewidth=1.2, alpha=0.5)
         for place, step in enumerate(steps):

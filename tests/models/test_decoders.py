@@ -89,10 +89,11 @@ def call(model: keras.Model, maps: list[np.ndarray]) -> np.ndarray:
 
 
 @each_decoder
-@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
-@pytest.mark.parametrize("size", [(96, 64), (64, 160), (32, 32)])
-def test_logits_have_the_stride_of_the_decoder(decoder, stride, channels, size):
-    logits = decoder(feature_maps(channels, size), classes=CLASSES)
+@pytest.mark.parametrize(
+    ("backbone", "size"), [("mobilenetv2", (96, 64)), ("densenet121", (64, 160)), ("densenet121", (32, 32))]
+)
+def test_logits_have_the_stride_of_the_decoder(decoder, stride, backbone, size):
+    logits = decoder(feature_maps(CHANNELS[backbone], size), classes=CLASSES)
     assert logits.shape == (None, size[0] // stride, size[1] // stride, CLASSES)
 
 

@@ -67,7 +67,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-GROUPS = ("augmentation", "dataset", "decoder/upsample", "optimizer", "schedule", "split")
+GROUPS = ("augmentation", "dataset", "decoder/upsample", "optimizer", "schedule", "splitting")
 SAME = {
     "nothing": (),
     "values": (
@@ -159,7 +159,7 @@ WHERE = (
     "+tracking.tags.who=machine",
     "++tracking.tags={where:machine}",
     "threads=3",
-    "split.file=/machine/split.json",
+    "splitting.file=/machine/split.json",
     "backbone.weights=/machine/weights.h5",
 )
 
@@ -169,14 +169,14 @@ def test_what_says_where_a_run_happens_is_for_the_command_in_its_order(tmp_path)
     assert preset.overrides == [*WHERE, "~tracking.tags"]
     body = text.split("\nname:")[1]
     assert "batch_size: 8" in body
-    for part in ("machine", "dataset", "prepare", "tracking", "threads", "split", "weights"):
+    for part in ("machine", "dataset", "prepare", "tracking", "threads", "splitting", "weights"):
         assert part not in body
 
 
 def test_neither_is_it_in_sections_that_are_written_whole(tmp_path):
-    preset, text = preset_of(tmp_path, *WHERE, "~dataset.pairing", "~split.group_distance", "~prepare.skip_invalid")
+    preset, text = preset_of(tmp_path, *WHERE, "~dataset.pairing", "~splitting.group_distance", "~prepare.skip_invalid")
     assert preset.overrides == [*WHERE]
-    assert all(f"- override /{group}: null\n" in text for group in ("dataset", "split", "prepare"))
+    assert all(f"- override /{group}: null\n" in text for group in ("dataset", "splitting", "prepare"))
     assert "machine" not in text and "pairing" not in text
 
 
@@ -208,7 +208,7 @@ def test_of_a_dictionary_the_rest_is_kept(tmp_path):
 
 def test_the_header_names_what_another_machine_needs_too(tmp_path):
     text = write(tmp_path, *WHERE).path.read_text()
-    needed = f"experiment={NAME} dataset.root=FOLDER split.file=FILE backbone.weights=FILE"
+    needed = f"experiment={NAME} dataset.root=FOLDER splitting.file=FILE backbone.weights=FILE"
     assert f"\n# Run:      python -m clothseg.train {needed}\n" in text
 
 

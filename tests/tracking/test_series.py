@@ -14,7 +14,8 @@ from clothseg.tracking.series import Step, collect, scores_figure, table, write
 
 def step(name: str, *clothing: float) -> Step:
     values = np.array(clothing)
-    scores = {"accuracy": values + 0.7, "miou": values + 0.01, "clothing_miou": values}
+    native = {"accuracy": values + 0.7, "miou": values + 0.01, "clothing_miou": values}
+    scores = {f"val_native/{name}": value for name, value in native.items()} | {"val/accuracy": values + 0.71}
     return Step(name, tuple(range(len(clothing))), scores, values * 0 + 3)
 
 
@@ -38,14 +39,15 @@ def tracked(series: str, name: str, seed: int, value: float | None) -> None:
         if value is not None:
             for score in ("accuracy", "miou", "clothing_miou"):
                 mlflow.log_metric(f"val_native/{score}", value)
+            mlflow.log_metric("val/accuracy", value)
 
 
 def test_each_step_is_compared_with_the_one_before_or_with_the_first():
     rows = [line.split(" | ") for line in table(STEPS, title="ablation", cumulative=True).splitlines() if "±" in line]
     assert rows[0][0] == "| 0 base" and rows[0][1] == "0, 1"
     # mean of 0.1 and 0.12, and their standard deviation 0.02 / sqrt(2)
-    assert rows[0][4] == "0.1100 ± 0.0141" and rows[0][5] == ""
-    assert rows[1][5] == "+0.0500"
+    assert rows[0][4] == "0.1100 ± 0.0141" and rows[0][6] == ""
+    assert rows[1][6] == "+0.0500"
     cumulative, flat = (table(STEPS, title="a", cumulative=how).splitlines() for how in (True, False))
     (last,) = (line for line in cumulative if line.startswith("| 2 size"))
     assert "-0.0200" in last and "| 3.0 |" in last
@@ -59,7 +61,7 @@ def test_runs_are_found_by_their_tags_the_latest_of_each_seed(store):
     tracked("other", "c", 0, 0.9)
     first, second = collect("mine")
     assert (first.name, first.seeds, second.name, second.seeds) == ("a", (0,), "b", (1,))
-    assert first.scores["miou"].tolist() == [0.2] and second.minutes.tolist() == [1.5]
+    assert first.scores["val_native/miou"].tolist() == [0.2] and second.minutes.tolist() == [1.5]
 
 
 def test_what_cannot_be_compared_is_told(store):
