@@ -20,7 +20,7 @@ from clothseg.settings import PhaseSettings, TrainSettings
 from clothseg.stages import prepare_dataset, split_dataset
 
 if TYPE_CHECKING:
-    from clothseg.data.augment import Augmentation
+    from clothseg.data.augmentation.contract import Augmentation
     from clothseg.evaluation.native import Evaluation
     from clothseg.models.unet import Network
     from clothseg.training.phases import Phase

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from clothseg.data.augment import Augmentation
+from clothseg.data.augmentation.contract import Augmentation
 from clothseg.data.sampling import draw
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from clothseg.data.augment import Augmentation
+from clothseg.data.augmentation.contract import Augmentation
 from clothseg.data.prepared import Prepared
 from clothseg.data.split import Split
 from clothseg.evaluation.native import Evaluation

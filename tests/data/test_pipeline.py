@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clothseg.data.augment import FixedCopies
+from clothseg.data.augmentation.fixed import FixedCopies
 from clothseg.data.pipeline import evaluation_batches, occurrences, pass_order, steps_per_pass, training_batches
 
 PHOTOS = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None, None], 3, axis=-1) * np.ones((1, 8, 8, 1), np.uint8)

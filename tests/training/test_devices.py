@@ -17,7 +17,7 @@ CODE = """
 import numpy as np, tensorflow as tf, keras
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from clothseg.data.augment import FixedCopies
+from clothseg.data.augmentation.fixed import FixedCopies
 from clothseg.data.pipeline import evaluation_batches, training_batches
 from clothseg.models.unet import Network
 from clothseg.training.devices import placement

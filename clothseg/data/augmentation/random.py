@@ -1,7 +1,7 @@
 """Random augmentation of whole batches: geometry, colour, what cameras and files do to photos, erasing, copy-paste.
 
-All random numbers come from the keys of the examples (see `clothseg.data.random_numbers`), so nothing here has a state:
-a run can be repeated and resumed, and tf.data may take many batches at once even where it has to be deterministic.
+All random numbers come from the keys of the examples (see `clothseg.data.augmentation.keyed`), so nothing here has a
+state: a run can be repeated and resumed, and tf.data may take many batches at once even where it has to be deterministic.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from numbers import Real
 import numpy as np
 import tensorflow as tf
 
-from clothseg.data import random_colour, random_geometry
-from clothseg.data.augment import Read
+from clothseg.data.augmentation import colour, geometry
+from clothseg.data.augmentation.contract import Read
+from clothseg.data.augmentation.keyed import between, chosen, words
+from clothseg.data.augmentation.paste import Donors
 from clothseg.data.labels import IGNORE
 from clothseg.data.prepared import PADDING
-from clothseg.data.random_numbers import between, chosen, words
-from clothseg.data.random_paste import Donors
 from clothseg.errors import UserError
 
 Bounds = tuple[float, float]
 
 
 class RandomAugmentation:
-    """Every photo once in every pass, each time changed at random; see `clothseg.data.augment.Augmentation`.
+    """Every photo once in every pass, each time changed at random; fulfils `contract.Augmentation`.
 
     An option that is null, or 0 where it is a probability, does nothing, and changes nothing about the others. Ranges
     are pairs (lowest, highest). In this order an example may get, with the options that say how:
@@ -33,7 +33,7 @@ class RandomAugmentation:
     Clothes of another photo, pasted with their labels (Ghiasi et al. 2021), where they are in that photo: people stand
     in the middle of street photos, so that shoes come to the feet and hats to the head.
         copy_paste: probability.
-        copy_paste_rarity: how much more often rare classes are drawn, see `clothseg.data.random_paste.Donors`.
+        copy_paste_rarity: how much more often rare classes are drawn, see `clothseg.data.augmentation.paste.Donors`.
         copy_paste_flip: probability that left and right of the other photo are swapped.
         copy_paste_shift: range in heights and widths by which they are moved.
 
@@ -171,14 +171,14 @@ class RandomAugmentation:
             flip = chosen(keys, "copy_paste.flip", self.copy_paste_flip)
             shift = between(keys, "copy_paste.shift", self.copy_paste_shift, 2, nothing=0)
             still = np.zeros((len(keys), 2))
-            moves = random_geometry.transforms(
+            moves = geometry.transforms(
                 tuple(labels.shape[1:]), flip=flip, scale=still + 1, angle=still[:, 0], shift=shift, perspective=still
             )
             return (*donors.draw(keys), moves)
 
         def paste(photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows, values, moves = _drawn(draw, keys, (tf.int64,), (tf.uint8,), (tf.float32, 8))
-            other_photos, other_labels = random_geometry.warp(*map(tf.convert_to_tensor, read(rows)), moves)
+            other_photos, other_labels = geometry.warp(*map(tf.convert_to_tensor, read(rows)), moves)
             pasted = other_labels == values[:, None, None]
             return tf.where(pasted[..., None], other_photos, photos), tf.where(pasted, other_labels, labels)
 
@@ -189,7 +189,7 @@ class RandomAugmentation:
             saturation = between(keys, "saturation", self.saturation, 1, nothing=1)[:, 0]
             hue = between(keys, "hue", self.hue, 1, nothing=0)[:, 0]
             return (
-                random_colour.mixtures(saturation=saturation, hue=hue),
+                colour.mixtures(saturation=saturation, hue=hue),
                 between(keys, "contrast", self.contrast, 1, nothing=1, log=True)[:, 0].astype(np.float32),
                 between(keys, "brightness", self.brightness, 1, nothing=0)[:, 0].astype(np.float32),
                 between(keys, "gamma", self.gamma, 1, nothing=1, log=True)[:, 0].astype(np.float32),
@@ -198,8 +198,8 @@ class RandomAugmentation:
         number = (tf.float32,)
         mixtures, contrast, brightness, gamma = _drawn(draw, keys, (tf.float32, 3, 3), number, number, number)
         if any((self.saturation, self.hue, self.contrast, self.brightness)):
-            photos = random_colour.change_colours(photos, mixtures=mixtures, contrast=contrast, brightness=brightness)
-        return random_colour.change_gamma(photos, gamma=gamma) if self.gamma else photos
+            photos = colour.change_colours(photos, mixtures=mixtures, contrast=contrast, brightness=brightness)
+        return colour.change_gamma(photos, gamma=gamma) if self.gamma else photos
 
     def _moved(self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if not any((self.flip, self.scale, self.aspect, self.rotation, self.shift, self.perspective)):
@@ -209,7 +209,7 @@ class RandomAugmentation:
             stretch = np.sqrt(between(keys, "aspect", self.aspect, 1, nothing=1, log=True))
             scale = between(keys, "scale", self.scale, 1, nothing=1, log=True) * np.hstack([1 / stretch, stretch])
             place = between(keys, "scale.place", (-0.5, 0.5), 2, nothing=0) * np.abs(scale - 1)
-            return random_geometry.transforms(
+            return geometry.transforms(
                 tuple(labels.shape[1:]),
                 flip=chosen(keys, "flip", self.flip),
                 scale=scale,
@@ -218,7 +218,7 @@ class RandomAugmentation:
                 perspective=between(keys, "perspective", self.perspective, 2, nothing=0),
             )
 
-        return random_geometry.warp(photos, labels, _drawn(draw, keys, (tf.float32, 8)))
+        return geometry.warp(photos, labels, _drawn(draw, keys, (tf.float32, 8)))
 
     def _worsened(self, photos: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         height = photos.shape[1]
@@ -226,11 +226,11 @@ class RandomAugmentation:
         def blur(photos: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor]:
             def draw(keys: np.ndarray) -> np.ndarray:
                 sigma = height * between(keys, "blur.sigma", self.blur_sigma, 1, nothing=0)[:, 0]
-                return random_colour.blur_kernels(sigma, largest=largest)
+                return colour.blur_kernels(sigma, largest=largest)
 
             largest = height * self.blur_sigma[1]
-            kernels = _drawn(draw, keys, (tf.float32, 2 * random_colour.blur_reach(largest) + 1))
-            return (random_colour.blur(photos, kernels=kernels),)
+            kernels = _drawn(draw, keys, (tf.float32, 2 * colour.blur_reach(largest) + 1))
+            return (colour.blur(photos, kernels=kernels),)
 
         def noise(photos: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor]:
             def draw(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -238,14 +238,14 @@ class RandomAugmentation:
                 return words(keys, "noise.seed", 1).view(np.int32), deviation[:, 0].astype(np.float32)
 
             seeds, deviation = _drawn(draw, keys, (tf.int32, 2), (tf.float32,))
-            return (random_colour.add_noise(photos, seeds=seeds, deviation=deviation),)
+            return (colour.add_noise(photos, seeds=seeds, deviation=deviation),)
 
         def jpeg(photos: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor]:
             def draw(keys: np.ndarray) -> np.ndarray:
                 quality = between(keys, "jpeg.quality", self.jpeg_quality, 1, nothing=100)[:, 0]
                 return quality.round().astype(np.int32)
 
-            return (random_colour.compress(photos, quality=_drawn(draw, keys, (tf.int32,))),)
+            return (colour.compress(photos, quality=_drawn(draw, keys, (tf.int32,))),)
 
         for name, function in (("blur", blur), ("noise", noise), ("jpeg", jpeg)):
             if probability := getattr(self, name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clothseg.data.random_numbers import uniform
+from clothseg.data.augmentation.keyed import uniform
 
 
 class Donors:

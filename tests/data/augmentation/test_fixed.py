@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clothseg.data import augment
-from clothseg.data.augment import COPIES, FixedCopies
+from clothseg.data.augmentation import fixed
+from clothseg.data.augmentation.fixed import COPIES, FixedCopies
 from clothseg.errors import UserError
 
 GEOMETRIC = ("crop", "flip_horizontal", "flip_vertical", "rotate")
@@ -61,17 +61,17 @@ def test_colour_functions_leave_labels_and_places_alone(name):
 def test_values_are_the_articles():
     photo = tf.constant([[[51.0, 102.0, 204.0]]])  # 0.2, 0.4, 0.8
     label = tf.zeros((1, 1), tf.uint8)
-    np.testing.assert_allclose(augment.brightness(photo, label)[0], tf.image.adjust_brightness(photo / 255, 0.1) * 255)
-    np.testing.assert_allclose(augment.gamma(photo, label)[0] / 255, tf.image.adjust_gamma(photo / 255, 0.1), rtol=1e-5)
-    np.testing.assert_allclose(augment.gamma(photo, label)[0] / 255, [[[0.2**0.1, 0.4**0.1, 0.8**0.1]]], rtol=1e-5)
-    np.testing.assert_allclose(augment.hue(photo, label)[0] / 255, tf.image.adjust_hue(photo / 255, -0.1), rtol=1e-5)
+    np.testing.assert_allclose(fixed.brightness(photo, label)[0], tf.image.adjust_brightness(photo / 255, 0.1) * 255)
+    np.testing.assert_allclose(fixed.gamma(photo, label)[0] / 255, tf.image.adjust_gamma(photo / 255, 0.1), rtol=1e-5)
+    np.testing.assert_allclose(fixed.gamma(photo, label)[0] / 255, [[[0.2**0.1, 0.4**0.1, 0.8**0.1]]], rtol=1e-5)
+    np.testing.assert_allclose(fixed.hue(photo, label)[0] / 255, tf.image.adjust_hue(photo / 255, -0.1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 128, 128), (2, 64, 96), (2, 96, 32)])
 @pytest.mark.parametrize("label_resize", ["nearest", "bilinear"])
 def test_the_crop_is_the_articles(shape, label_resize):
     photos, labels = encoded(*shape)
-    new_photos, new_labels = augment.crop(photos, labels, label_resize=label_resize)
+    new_photos, new_labels = fixed.crop(photos, labels, label_resize=label_resize)
     np.testing.assert_allclose(new_photos, tf.image.resize(tf.image.central_crop(photos, 0.7), shape[1:]), atol=1e-4)
     expected = tf.image.resize(tf.image.central_crop(labels[..., None], 0.7), shape[1:], method=label_resize)
     assert np.array_equal(new_labels, tf.cast(expected, tf.uint8)[..., 0])
@@ -84,27 +84,27 @@ def test_nothing_in_it_has_a_state():
         tf.TensorSpec((None, 64, 96), tf.uint8),
         tf.TensorSpec((None, 4), tf.int64),
     ]
-    graph = tf.function(lambda *batch: article()(*batch)).get_concrete_function(*shapes).graph
+    graph = tf.function(lambda *batch: article()(*batch, None)).get_concrete_function(*shapes).graph
     assert not [op.type for op in graph.get_operations() if op.op_def.is_stateful]
 
 
 def test_brightness_does_not_clip():
     photo, label = tf.fill((1, 1, 3), 250.0), tf.zeros((1, 1), tf.uint8)
-    np.testing.assert_allclose(augment.brightness(photo, label)[0], 275.5)
+    np.testing.assert_allclose(fixed.brightness(photo, label)[0], 275.5)
 
 
 def test_rotation_is_counter_clockwise():
     photos, squares = encoded(2, 32, 32)
-    np.testing.assert_array_equal(augment.rotate(photos, squares)[0], tf.image.rot90(photos))
+    np.testing.assert_array_equal(fixed.rotate(photos, squares)[0], tf.image.rot90(photos))
     labels = tf.constant([[1, 2], [3, 4]], tf.uint8)
-    assert augment.rotate(tf.zeros((2, 2, 3)), labels)[1].numpy().tolist() == [[2, 4], [1, 3]]
+    assert fixed.rotate(tf.zeros((2, 2, 3)), labels)[1].numpy().tolist() == [[2, 4], [1, 3]]
 
 
 def test_nearest_crop_invents_no_label_and_bilinear_does():
     photos, labels = encoded(4, 64, 64)
     labels = tf.where(labels > 30, tf.constant(58, tf.uint8), tf.constant(0, tf.uint8))
-    assert set(np.unique(augment.crop(photos, labels, label_resize="nearest")[1])) == {0, 58}
-    assert len(np.unique(augment.crop(photos, labels, label_resize="bilinear")[1])) > 2
+    assert set(np.unique(fixed.crop(photos, labels, label_resize="nearest")[1])) == {0, 58}
+    assert len(np.unique(fixed.crop(photos, labels, label_resize="bilinear")[1])) > 2
 
 
 def test_a_batch_gets_the_function_of_each_examples_variant():

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of photos and labels together.
+"""The article's augmentation: fixed copies of every photo.
 
 Photos are float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width). Every function takes and
 gives both, so that they stay aligned; a single example without the batch axis works as well.
@@ -8,55 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
+from clothseg.data.augmentation.contract import Read
 from clothseg.errors import UserError
 
 LabelResize = Literal["nearest", "bilinear"]
 Function = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-Read = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-
-
-class Augmentation(Protocol):
-    """What the input pipeline asks of an augmentation.
-
-    Attributes:
-        variants: what every photo is made into in one pass over the training set, one example each.
-        shuffle_buffer: examples a shuffle chooses from, or None for all of them.
-    """
-
-    variants: tuple[str, ...]
-    shuffle_buffer: int | None
-
-    def fit(self, rows: np.ndarray, pixels: np.ndarray) -> None:
-        """Learns what is in the training photos, once before they are augmented.
-
-        Args:
-            rows: int (m,), numbers of the photos that are trained on.
-            pixels: int (m, classes), how many pixels of each class every one of them has.
-        """
-        ...
-
-    def __call__(
-        self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor, read: Read
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One augmented batch.
-
-        Args:
-            photos: float32 (batch, height, width, 3) in 0..255.
-            labels: uint8 (batch, height, width).
-            keys: int64 (batch, 4): seed, pass over the data (plus 2**32 for each time that the pass has shown the
-                example before), number of the variant and photo of each example. Random numbers are to be drawn from
-                these alone, so that a run can be repeated and resumed.
-            read: gives other photos and their labels by their numbers, int64 (k,).
-
-        Returns:
-            Photos and labels of the same shapes and types.
-        """
-        ...
 
 
 # The article's functions. It works on photos in 0..1 and never clips them; neither do these.
