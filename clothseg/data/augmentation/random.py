@@ -1,7 +1,8 @@
 """Random augmentation of whole batches: geometry, colour, what cameras and files do to photos, erasing, copy-paste.
 
 All random numbers come from the keys of the examples (see `clothseg.data.augmentation.keyed`), so nothing here has a
-state: a run can be repeated and resumed, and tf.data may take many batches at once even where it has to be deterministic.
+state: a run can be repeated and resumed, and tf.data may take many batches at once even where it has to be
+deterministic.
 """
 
 from __future__ import annotations
