@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -14,9 +14,10 @@ from clothseg.data.groups import group_labels
 from clothseg.data.prepared import Prepared
 from clothseg.data.source import Source
 from clothseg.data.split import Split
+from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import UserError
 from clothseg.models.backbones import check_download, check_encoder
-from clothseg.settings import PhaseSettings, TrainSettings
+from clothseg.settings import EvaluationOptions, PhaseSettings, TrainSettings
 from clothseg.stages import prepare_dataset, split_dataset
 
 if TYPE_CHECKING:
@@ -274,20 +275,24 @@ def _optimizer(
     return make
 
 
-def evaluation(
-    model: Any,
-    data: Data,
-    rows: np.ndarray,
-    *,
-    flip: bool,
-    tags: Literal["given"] | None,
-    boundary: bool,
-    batch_size: int,
-) -> Evaluation:
-    """Scores a network on some photos at their own sizes; see `clothseg.evaluation.native.evaluate`."""
-    from clothseg.evaluation.native import evaluate
+def evaluation(model: Any, data: Data, rows: np.ndarray, options: EvaluationOptions, *, batch_size: int) -> Evaluation:
+    """Scores a network on some photos at their own sizes; see `clothseg.evaluation.native.evaluate`.
+
+    Args:
+        model: photos to logits.
+        data: what it was trained on.
+        rows: which of the photos are scored.
+        options: how.
+        batch_size: photos that go through the network together.
+    """
+    from clothseg.evaluation.native import evaluate, prior_offset
 
     final = data.final
+    classes = len(final.class_names)
+    offset = None
+    if options.adjustment > 0:
+        pixels = pixels_by_photo(final.labels, data.parts.train, classes=classes).sum(axis=0)
+        offset = prior_offset(pixels, adjustment=options.adjustment)
     return evaluate(
         model,
         photos=final.photos,
@@ -295,17 +300,19 @@ def evaluation(
         frames=final.frames,
         rows=rows,
         original_labels=data.original_labels,
-        classes=len(final.class_names),
-        flip=flip,
-        tags=tags,
-        boundary=boundary,
+        classes=classes,
+        flip=options.flip,
+        offset=offset,
+        tags=options.tags,
+        boundary=options.boundary,
         batch_size=batch_size,
     )
 
 
-def evaluation_name(split: str, *, flip: bool, tags: str | None) -> str:
+def evaluation_name(split: str, options: EvaluationOptions) -> str:
     """What an evaluation's scores are called by in a run: `val_native`, `val_native_flip`, `test_native_tags`."""
-    return "_".join([split, "native", *(["flip"] if flip else []), *(["tags"] if tags else [])])
+    parts = {"flip": options.flip, "tags": options.tags, "adjusted": options.adjustment}
+    return "_".join([split, "native", *(name for name, used in parts.items() if used)])
 
 
 def check_batches(settings: TrainSettings, *examples: int) -> None:

@@ -43,21 +43,13 @@ def main(cfg: DictConfig) -> None:
     from clothseg.tracking.evaluation import log_evaluation
     from clothseg.tracking.run import RunLog
 
-    evaluation = assemble.evaluation(
-        network.model,
-        data,
-        rows,
-        flip=settings.flip,
-        tags=settings.tags,
-        boundary=settings.boundary,
-        batch_size=settings.batch_size,
-    )
+    evaluation = assemble.evaluation(network.model, data, rows, settings, batch_size=settings.batch_size)
     log_evaluation(
         RunLog(settings.run),
         evaluation,
         data.final.class_names,
         names=[data.final.names[row] for row in rows],
-        what=assemble.evaluation_name(settings.split, flip=settings.flip, tags=settings.tags),
+        what=assemble.evaluation_name(settings.split, settings),
         step=0,
     )
 

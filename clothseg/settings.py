@@ -112,13 +112,19 @@ class Presence(_Section):
     weight: Annotated[float, Field(ge=0)]
 
 
-class Evaluation(_Section):
-    """How the trained network is scored at the photos' own size."""
+class EvaluationOptions(_Section):
+    """How a network is scored at the photos' own sizes."""
 
-    native: bool
     flip: bool
+    adjustment: Annotated[float, Field(ge=0)]
     tags: Literal["given"] | None
     boundary: bool
+
+
+class Evaluation(EvaluationOptions):
+    """How the trained network is scored at the photos' own sizes, if it is."""
+
+    native: bool
 
 
 class Sweep(_Section):
@@ -172,15 +178,12 @@ class ResultsSettings(_Section):
     experiments: Annotated[str, Field(min_length=1)]
 
 
-class EvaluateSettings(_Section):
+class EvaluateSettings(EvaluationOptions):
     """Everything `python -m clothseg.evaluate` is told."""
 
     run: Annotated[str, Field(min_length=1)]
     split: Literal["val", "test", "train"]
     weights: Literal["last", "best"] | None
-    flip: bool
-    tags: Literal["given"] | None
-    boundary: bool
     root: str | None
     batch_size: Size
 

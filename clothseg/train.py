@@ -192,17 +192,9 @@ def _fit(
 def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, epoch: int) -> None:
     """Scores the kept weights, which the report's model has, at the photos' own sizes."""
     options = settings.evaluation
-    evaluation = assemble.evaluation(
-        report.model,
-        data,
-        data.parts.validation,
-        flip=options.flip,
-        tags=options.tags,
-        boundary=options.boundary,
-        batch_size=settings.batch_size,
-    )
-    what = assemble.evaluation_name("val", flip=options.flip, tags=options.tags)
-    report.evaluation(evaluation, what=what, epoch=epoch)
+    rows = data.parts.validation
+    evaluation = assemble.evaluation(report.model, data, rows, options, batch_size=settings.batch_size)
+    report.evaluation(evaluation, what=assemble.evaluation_name("val", options), epoch=epoch)
 
 
 def _tags(settings: TrainSettings, trial: Trial | None) -> dict[str, Any]:

@@ -75,7 +75,10 @@ def test_a_run_scores_the_same_again(clothseg, trained):
 
 def test_given_tags_and_flips_are_scores_of_their_own(clothseg, trained):
     folder, run, _ = trained
-    for options, name in ((["tags=given"], "val_native_tags"), (["flip=true", "split=train"], "train_native_flip")):
+    for options, name in (
+        (["tags=given"], "val_native_tags"),
+        (["flip=true", "adjustment=1", "split=train"], "train_native_flip_adjusted"),
+    ):
         done = clothseg("evaluate", f"run={run.info.run_id}", *options, folder=folder)
         assert done.returncode == 0 and f"{name}, " in done.stdout, done.stderr
         assert f"{name}/miou" in run_of(folder).data.metrics

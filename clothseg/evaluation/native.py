@@ -49,6 +49,7 @@ def evaluate(
     original_labels: Callable[[int], np.ndarray],
     classes: int,
     flip: bool,
+    offset: np.ndarray | None,
     tags: Literal["given"] | None,
     boundary: bool,
     batch_size: int,
@@ -66,6 +67,7 @@ def evaluate(
         classes: how many.
         flip: whether to average the logits with those of the mirror image, mirrored back. Of the probabilities this is
             the geometric mean, normalized, by which a class has to be likely in both.
+        offset: float (classes,), added to the logits of every pixel, or None; see `prior_offset`.
         tags: "given" allows as predictions of a photo only the classes that its annotation has, and the background: the
             setting of the Clothing Co-Parsing paper (Yang, Luo, Lin, CVPR 2014), which is given each photo's tags.
         boundary: whether to score boundaries too.
@@ -78,6 +80,8 @@ def evaluate(
     with tqdm(desc="evaluating", total=len(rows), unit="photo", delay=2, disable=None, leave=False) as progress:
         for place, (row, logits) in enumerate(_all_logits(model, photos, rows, flip=flip, batch_size=batch_size)):
             truth = original_labels(row)
+            if offset is not None:
+                logits = logits + offset
             allowed = _tags(truth) if tags == "given" else None
             window = _window(frames[row], size, logits.shape[:2])
             predicted = label_map(logits, truth.shape, window=window, allowed=allowed)
@@ -94,6 +98,25 @@ def evaluate(
         photo_confusions=confusions,
         boundary_f=boundaries.of_classes() if boundaries is not None else None,
     )
+
+
+def prior_offset(pixels: np.ndarray, *, adjustment: float) -> np.ndarray | None:
+    """What is added to logits so that rare classes are found more often (Menon et al., ICLR 2021, post hoc).
+
+    Of a network that was trained with plain cross entropy, -log(prior) makes the classes with the highest mean recall
+    win instead of those with the highest accuracy.
+
+    Args:
+        pixels: int (classes,), of every class in the training photos.
+        adjustment: how much of it, at least 0; 1 is all of it.
+
+    Returns:
+        float32 (classes,), 0 for classes that do not occur; None where nothing is added.
+    """
+    if adjustment == 0:
+        return None
+    shares = pixels / pixels.sum()
+    return (-adjustment * np.log(np.where(shares > 0, shares, 1))).astype(np.float32)
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from clothseg.data.labels import IGNORE
 from clothseg.data.prepared import fit_labels, frame_of
-from clothseg.evaluation.native import Evaluation, evaluate, label_map
+from clothseg.evaluation.native import Evaluation, evaluate, label_map, prior_offset
 from clothseg.training.metrics import ConfusionMatrix
 
 CLASSES = 5
@@ -44,6 +44,7 @@ def run(model, photos, labels, original, **options) -> Evaluation:
         "frames": np.tile([0, 0, *labels.shape[1:]], (len(labels), 1)),
         "rows": range(len(labels)),
         "flip": False,
+        "offset": None,
         "tags": None,
         "boundary": False,
         "batch_size": 2,
@@ -263,3 +264,14 @@ def test_boundaries_are_scored_on_request():
 def test_importing_needs_no_tensorflow():
     code = "import sys, clothseg.evaluation.native; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_adjusting_for_how_frequent_classes_are_lets_rare_ones_win(labels):
+    # Shares 1/2, 1/4, 1/4, and two classes that do not occur.
+    offset = prior_offset(np.array([50, 25, 25, 0, 0]), adjustment=0.5)
+    np.testing.assert_allclose(offset, [0.5 * np.log(2), 0.5 * np.log(4), 0.5 * np.log(4), 0, 0], rtol=1e-6)
+    assert prior_offset(np.array([1, 2]), adjustment=0) is None
+    # A network that slightly prefers the first class everywhere.
+    network = Network(lambda photos: np.tile(np.float32([0.3, 0, -9, -9, -9]), (len(photos), 12, 8, 1)))
+    plain, adjusted = (run(network, painted(labels), labels, labels, offset=how) for how in (None, offset))
+    assert plain.confusion.sum(axis=0)[0] == labels.size and adjusted.confusion.sum(axis=0)[1] == labels.size
