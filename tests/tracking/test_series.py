@@ -33,7 +33,7 @@ def store(tmp_path, monkeypatch):
 
 
 def tracked(series: str, name: str, seed: int, value: float | None) -> None:
-    with mlflow.start_run(tags={"series": series, "step": name}):
+    with mlflow.start_run(experiment_id="0", tags={"series": series, "step": name}):
         mlflow.log_param("seed", seed)
         mlflow.log_metric("duration_seconds", 90)
         if value is not None:
