@@ -164,12 +164,19 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     from clothseg.models.backbones import build_encoder
     from clothseg.models.unet import build_network, set_batch_norm_momentum
 
-    options = settings.backbone
+    options, presence = settings.backbone, settings.presence
+    if presence.gate > 0 and presence.weight == 0:
+        raise UserError(f"presence.gate={presence.gate:g} needs the auxiliary head; give presence.weight more than 0")
     encoder = build_encoder(options.name, image_size=size, weights=options.weights, input_scaling=options.input_scaling)
     if options.batch_norm_momentum is not None:
         set_batch_norm_momentum(encoder, options.batch_norm_momentum)
     return build_network(
-        encoder, decoder=entry.build(cfg.decoder), classes=classes, presence=settings.presence.weight > 0, name="unet"
+        encoder,
+        decoder=entry.build(cfg.decoder),
+        classes=classes,
+        presence=presence.weight > 0,
+        gate=presence.gate,
+        name="unet",
     )
 
 

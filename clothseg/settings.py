@@ -110,6 +110,7 @@ class Presence(_Section):
     """The auxiliary head that tells which classes are in a photo."""
 
     weight: Annotated[float, Field(ge=0)]
+    gate: Annotated[float, Field(ge=0)]
 
 
 class EvaluationOptions(_Section):

@@ -236,3 +236,12 @@ def test_every_pruner_can_be_made(name):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid", "nsgaii", "cmaes", "gp", "qmc"])
 def test_any_sampler_composes_with_a_sweep(sampler):
     compose("sweep=lr_batch", f"hydra/sweeper/sampler={sampler}")
+
+
+def test_a_gate_without_a_head_is_told():
+    cfg = compose("presence.gate=1", "backbone=mobilenetv2", "backbone.weights=null")
+    with (
+        execution_whitelist(entry.TARGETS),
+        pytest.raises(UserError, match=r"presence.gate=1 needs .* presence.weight"),
+    ):
+        assemble.networks(cfg, check(cfg, TrainSettings), classes=59)

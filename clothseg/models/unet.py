@@ -32,6 +32,7 @@ def build_network(
     decoder: Callable[..., keras.KerasTensor],
     classes: int,
     presence: bool,
+    gate: float,
     name: str,
 ) -> Network:
     """Join an encoder and a decoder.
@@ -42,16 +43,24 @@ def build_network(
         classes: number of classes, background included.
         presence: whether to add the auxiliary head that tells which classes are in a photo, from the coarsest map
             (Zhang et al. 2018, EncNet).
+        gate: with the auxiliary head, so many times the logarithm of a class's presence is added to its logits all over
+            the photo, at least 0: what is not there is then hardly found anywhere. 0 leaves the logits alone.
         name: name of the model.
     """
     photo = keras.Input(encoder.input_shape[1:], name="photo", dtype="float32")
     features: Sequence[keras.KerasTensor] = encoder(photo)
     logits = decoder(features, classes=classes)
-    model = keras.Model(photo, logits, name=name)
     if not presence:
+        model = keras.Model(photo, logits, name=name)
         return Network(encoder, model, model)
     pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="presence_pool")(features[-1])
     head = keras.layers.Dense(classes, dtype="float32", name="presence")(pooled)
+    if gate > 0:
+        log_presence = keras.layers.Activation("log_sigmoid", dtype="float32", name="log_presence")(head)
+        everywhere = keras.layers.Reshape((1, 1, classes), dtype="float32")(log_presence)
+        everywhere = keras.layers.Rescaling(gate, dtype="float32", name="gate")(everywhere)
+        logits = keras.layers.Add(dtype="float32", name="gated_logits")([logits, everywhere])
+    model = keras.Model(photo, logits, name=name)
     return Network(encoder, model, keras.Model(photo, [logits, head], name=f"{name}_with_presence"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,8 @@ def without_head(logs: Mapping[str, float]) -> dict[str, float]:
     keep it, since `loss` is their sum.
     """
     return {
-        name if name.endswith("logits_loss") else name.replace("logits_", "", 1): value for name, value in logs.items()
+        name if name.endswith("logits_loss") else re.sub("(gated_)?logits_", "", name, count=1): value
+        for name, value in logs.items()
     }
 
 

@@ -25,7 +25,7 @@ assert keras.backend.backend() == "jax"
 assert "tensorflow" not in sys.modules, "only clothseg.data may import TensorFlow"
 encoder = build_encoder("mobilenetv2", image_size=(32, 32), weights=None, input_scaling="matched")
 decoder = partial(pix2pix, filters=(8, 8, 8, 8), upsample=upsample)
-network = build_network(encoder, decoder=decoder, classes=5, presence=False, name="unet")
+network = build_network(encoder, decoder=decoder, classes=5, presence=False, gate=0.0, name="unet")
 model = network.model
 random = np.random.default_rng(0)
 photos = random.integers(0, 256, (2, 32, 32, 3)).astype("uint8")

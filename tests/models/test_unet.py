@@ -19,10 +19,12 @@ ARTICLE = (512, 256, 128, 64)
 COARSE = partial(fpn, filters=8, branch_filters=8, dropout=0.1, batch_norm_momentum=0.9, output_stride=4)
 
 
-def network(backbone="mobilenetv2", size=SIZE, filters=SMALL, classes=CLASSES, decoder=None, presence=False) -> Network:
+def network(
+    backbone="mobilenetv2", size=SIZE, filters=SMALL, classes=CLASSES, decoder=None, presence=False, gate=0.0
+) -> Network:
     encoder = build_encoder(backbone, image_size=size, weights=None, input_scaling="matched")
     decoder = decoder or partial(pix2pix, filters=filters, upsample=upsample)
-    return build_network(encoder, decoder=decoder, classes=classes, presence=presence, name="unet")
+    return build_network(encoder, decoder=decoder, classes=classes, presence=presence, gate=gate, name="unet")
 
 
 def batch(dtype="uint8") -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +221,16 @@ def test_auxiliary_head_adds_its_own_weights_to_those_of_the_model(with_presence
     assert own == {id(variable) for variable in trained.get_layer("presence").variables}
     assert {id(variable) for variable in model.variables} < {id(variable) for variable in trained.variables}
     assert trained.count_params() == model.count_params() + 320 * CLASSES + CLASSES
+
+
+def test_a_gate_adds_the_logarithm_of_presence_to_every_pixel():
+    net = network(presence=True, gate=2.0)
+    photo = batch()[0]
+    gated, presence = (keras.ops.convert_to_numpy(x) for x in net.trained(photo))
+    plain = keras.Model(net.model.input, net.model.get_layer("logits").output)
+    log_presence = -np.log1p(np.exp(-presence))
+    np.testing.assert_allclose(gated, plain(photo) + 2 * log_presence[:, None, None], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(gated, net.model(photo))
 
 
 def test_what_is_fitted_with_the_auxiliary_head_is_learnt_by_the_model():

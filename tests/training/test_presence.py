@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clothseg.data.labels import IGNORE
-from clothseg.training.presence import PresenceLoss
+from clothseg.training.presence import PresenceLoss, without_head
 
 
 def test_loss_is_the_mean_binary_cross_entropy_of_presence():
@@ -22,3 +22,10 @@ def test_loss_is_the_mean_binary_cross_entropy_of_presence():
     loss = PresenceLoss(classes=3)
     assert keras.ops.convert_to_numpy(loss.call(labels, logits)) == pytest.approx([first / 3, second / 3], rel=1e-5)
     assert float(loss(labels, logits)) == pytest.approx((first + second) / 6, rel=1e-5)
+
+
+@pytest.mark.parametrize("head", ["logits", "gated_logits"])
+def test_scores_are_named_as_without_the_head_and_losses_tell_the_heads_apart(head):
+    logs = {"loss": 3.0, f"{head}_loss": 2.0, "presence_loss": 1.0, f"{head}_miou": 0.5, f"val_{head}_miou": 0.25}
+    named = {"loss": 3.0, f"{head}_loss": 2.0, "presence_loss": 1.0, "miou": 0.5, "val_miou": 0.25}
+    assert without_head(logs) == named
