@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from clothseg import assemble, entry
 from clothseg.errors import UserError
@@ -21,8 +22,7 @@ def main(cfg: DictConfig) -> None:
     """Scores the run that `cfg` names, and logs the scores to it."""
     settings: EvaluateSettings = check(cfg, EvaluateSettings)
     with tempfile.TemporaryDirectory() as folder:
-        trained, weights = _download(settings, Path(folder))
-        options: TrainSettings = check(trained, TrainSettings)
+        trained, options, weights = _download(settings, Path(folder))
         # They come from the run.
         options.backbone.weights = None
         data = assemble.data(trained, options)
@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
     )
 
 
-def _download(settings: EvaluateSettings, folder: Path) -> tuple[DictConfig, Path]:
+def _download(settings: EvaluateSettings, folder: Path) -> tuple[DictConfig, TrainSettings, Path]:
     """Configuration, with the split, and weights of the run."""
     import mlflow
 
@@ -79,11 +79,20 @@ def _download(settings: EvaluateSettings, folder: Path) -> tuple[DictConfig, Pat
             raise UserError(f"run={settings.run} ({run.info.status}) has no {path}: {error}") from None
 
     trained = OmegaConf.create(download("config/config.yaml").read_text(encoding="utf-8"))
-    trained.sweep = None
-    trained.splitting.file = str(download("data/split.json"))
-    if settings.root is not None:
-        trained.dataset.root = settings.root
-    return trained, download(f"weights/{settings.weights or trained.keep}.weights.h5")
+    split = download("data/split.json")
+    try:
+        trained.sweep = None
+        trained.splitting.file = str(split)
+        if settings.root is not None:
+            trained.dataset.root = settings.root
+        options = check(trained, TrainSettings)
+    except (OmegaConfBaseException, UserError) as error:
+        told = str(error).partition("\n")[0]
+        raise UserError(
+            f"run={settings.run} has a configuration that this version of clothseg does not take ({told}); "
+            f"evaluate it with the version that made it: commit {run.data.tags.get('git.commit', 'unknown')}"
+        ) from None
+    return trained, options, download(f"weights/{settings.weights or trained.keep}.weights.h5")
 
 
 if __name__ == "__main__":

@@ -100,3 +100,16 @@ def test_what_cannot_be_scored_is_told_on_one_line(clothseg, trained, options, t
     done = clothseg("evaluate", *(option.replace("RUN", run.info.run_id) for option in options), folder=folder)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert told.replace("RUN", run.info.run_id) in done.stderr
+
+
+def test_a_run_of_another_version_is_told_with_its_commit(clothseg, trained):
+    folder, run, _ = trained
+    config = folder / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts" / "config" / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("\nsplitting:", "\nsplit:"), encoding="utf-8")
+    try:
+        done = clothseg("evaluate", f"run={run.info.run_id}", folder=folder)
+    finally:
+        config.write_text(text, encoding="utf-8")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "splitting" in done.stderr and run.data.tags["git.commit"] in done.stderr
