@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from clothseg.stages import prepare_dataset, split_dataset
 
 if TYPE_CHECKING:
     from clothseg.data.augmentation.contract import Augmentation
-    from clothseg.evaluation.native import Evaluation
+    from clothseg.evaluation.native import Evaluator, Scored
+    from clothseg.evaluation.predictor import Member
     from clothseg.models.unet import Network
     from clothseg.training.phases import Phase
 
@@ -52,10 +53,14 @@ class Data:
         """The photos at the size of the trained network."""
         return self.prepared[self.size]
 
-    def original_labels(self, row: int) -> np.ndarray:
-        """The labels of one photo at its own size, uint8 (own height, own width), in groups as those trained on."""
-        labels = self.source.read(self.final.names[row])[1]
-        return labels if self.table is None else self.table[labels]
+    def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """One photo and its labels at its own size, in groups as those trained on.
+
+        Returns:
+            uint8 (own height, own width, 3) in 0..255, and uint8 (own height, own width).
+        """
+        photo, labels = self.source.read(self.final.names[row])
+        return photo, labels if self.table is None else self.table[labels]
 
 
 def sizes(settings: TrainSettings) -> list[Size]:
@@ -282,44 +287,58 @@ def _optimizer(
     return make
 
 
-def evaluation(model: Any, data: Data, rows: np.ndarray, options: EvaluationOptions, *, batch_size: int) -> Evaluation:
-    """Scores a network on some photos at their own sizes; see `clothseg.evaluation.native.evaluate`.
+def member(model: Any, settings: TrainSettings) -> Member:
+    """A network as a predictor has it: with the way in which its training brought photos to it.
 
     Args:
-        model: photos to logits.
-        data: what it was trained on.
-        rows: which of the photos are scored.
-        options: how.
-        batch_size: photos that go through the network together.
+        model: photos to logits, of any size.
+        settings: of its training.
     """
-    from clothseg.evaluation.native import evaluate, prior_offset
+    from clothseg.evaluation.predictor import Member
 
+    return Member(model, size=model.input_shape[1:3], resize=settings.prepare.resize)
+
+
+def offset(data: Data, *, adjustment: float) -> np.ndarray | None:
+    """What is added to logits for classes that are rare in the training photos; see `predictor.prior_offset`."""
+    from clothseg.evaluation.predictor import prior_offset
+
+    if adjustment == 0:
+        return None
     final = data.final
-    classes = len(final.class_names)
-    offset = None
-    if options.adjustment > 0:
-        pixels = pixels_by_photo(final.labels, data.parts.train, classes=classes).sum(axis=0)
-        offset = prior_offset(pixels, adjustment=options.adjustment)
-    return evaluate(
-        model,
-        photos=final.photos,
-        labels=final.labels,
-        frames=final.frames,
-        rows=rows,
-        original_labels=data.original_labels,
-        classes=classes,
-        flip=options.flip,
-        offset=offset,
+    pixels = pixels_by_photo(final.labels, data.parts.train, classes=len(final.class_names)).sum(axis=0)
+    return prior_offset(pixels, adjustment=adjustment)
+
+
+def evaluation(
+    members: Sequence[Member], data: Data, options: EvaluationOptions, *, scored: Scored | None, batch_size: int
+) -> Evaluator:
+    """What scores networks on photos at their own sizes; see `clothseg.evaluation.native`.
+
+    Args:
+        members: networks, averaged.
+        data: what the first of them was trained on.
+        options: how.
+        scored: the classes that are scored instead of the network's own, if any.
+        batch_size: photos that go through a network together.
+    """
+    from clothseg.evaluation.native import Evaluator
+    from clothseg.evaluation.predictor import Predictor
+
+    return Evaluator(
+        Predictor(members, flip=options.flip, offset=offset(data, adjustment=options.adjustment)),
+        data.read,
+        classes=len(data.final.class_names),
+        scored=scored,
         tags=options.tags,
-        boundary=options.boundary,
         batch_size=batch_size,
     )
 
 
-def evaluation_name(split: str, options: EvaluationOptions) -> str:
+def evaluation_name(split: str, options: EvaluationOptions, *more: str) -> str:
     """What an evaluation's scores are called by in a run: `val_native`, `val_native_flip`, `test_native_tags`."""
     parts = {"flip": options.flip, "tags": options.tags, "adjusted": options.adjustment}
-    return "_".join([split, "native", *(name for name, used in parts.items() if used)])
+    return "_".join([split, "native", *(name for name, used in parts.items() if used), *more])
 
 
 def check_batches(settings: TrainSettings, *examples: int) -> None:

@@ -182,11 +182,20 @@ class ResultsSettings(_Section):
 class EvaluateSettings(EvaluationOptions):
     """Everything `python -m clothseg.evaluate` is told."""
 
-    run: Annotated[str, Field(min_length=1)]
+    run: str | Annotated[list[str], Field(min_length=1)]
     split: Literal["val", "test", "train"]
     weights: Literal["last", "best"] | None
     root: str | None
+    label_groups: LabelGroups
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
+    output: str | None
+    figure_photos: Annotated[int, Field(ge=0, le=50)]
     batch_size: Size
+
+    @property
+    def runs(self) -> list[str]:
+        """What the trainings are called."""
+        return [self.run] if isinstance(self.run, str) else self.run
 
 
 class TrainSettings(_DataSettings):

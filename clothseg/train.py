@@ -193,7 +193,9 @@ def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, e
     """Scores the kept weights, which the report's model has, at the photos' own sizes."""
     options = settings.evaluation
     rows = data.parts.validation
-    evaluation = assemble.evaluation(report.model, data, rows, options, batch_size=settings.batch_size)
+    members = [assemble.member(report.model, settings)]
+    evaluator = assemble.evaluation(members, data, options, scored=None, batch_size=settings.batch_size)
+    evaluation = evaluator.evaluate(rows, boundary=options.boundary)
     report.evaluation(evaluation, what=assemble.evaluation_name("val", options), epoch=epoch)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def run_of(folder: Path):
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("clothseg").experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name("clothseg").experiment_id], "tags.preset LIKE '%'")
     return run
 
 
@@ -76,20 +77,79 @@ def test_a_run_scores_the_same_again(clothseg, trained):
 def test_given_tags_and_flips_are_scores_of_their_own(clothseg, trained):
     folder, run, _ = trained
     for options, name in (
-        (["tags=given"], "val_native_tags"),
-        (["flip=true", "adjustment=1", "split=train"], "train_native_flip_adjusted"),
+        (["tags=given", "run=last"], "val_native_tags"),
+        (["flip=true", "adjustment=1", "split=train", "run=best:clothseg"], "train_native_flip_adjusted"),
     ):
-        done = clothseg("evaluate", f"run={run.info.run_id}", *options, folder=folder)
+        done = clothseg("evaluate", *options, folder=folder)
         assert done.returncode == 0 and f"{name}, " in done.stdout, done.stderr
         assert f"{name}/miou" in run_of(folder).data.metrics
     tagged = run_of(folder).data.metrics
     assert tagged["val_native_tags/accuracy"] >= run.data.metrics["val_native/accuracy"]
 
 
+def test_a_folder_of_artifacts_is_scored_as_the_run_and_keeps_nothing_unless_told(clothseg, trained, tmp_path):
+    folder, run, _ = trained
+    artifacts = folder / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts"
+    done = clothseg("evaluate", f"run={artifacts}", "output=kept", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = {path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*.*")}
+    assert kept == {
+        "scores.json",
+        "tables/val_native_classes.csv",
+        "tables/val_native_photos.csv",
+        "figures/val_native_class_iou.png",
+        "figures/val_native_confusion.png",
+        "figures/val_native_calibration.png",
+        "figures/val_native_best_and_worst.png",
+    }
+    scores = json.loads((tmp_path / "kept" / "scores.json").read_text(encoding="utf-8"))
+    assert scores["val_native/miou"] == pytest.approx(run.data.metrics["val_native/miou"], abs=1e-6)
+
+
+def test_several_runs_and_scales_are_averaged_in_a_run_of_their_own(clothseg, trained):
+    import mlflow
+
+    folder, run, _ = trained
+    one = run.info.run_id
+    # A network averaged with itself is itself.
+    done = clothseg("evaluate", f"run=[{one},last]", "figure_photos=0", folder=folder)
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (both,) = client.search_runs([run.info.experiment_id], "tags.role = 'evaluation'")
+    assert both.info.status == "FINISHED" and both.data.tags["members"] == f"{one} {one}"
+    assert both.data.metrics["val_native/miou"] == pytest.approx(run.data.metrics["val_native/miou"], abs=1e-6)
+    done = clothseg("evaluate", f"run={one}", "scales=[1,1.5]", "figure_photos=0", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert client.get_run(one).data.metrics.keys() >= {"val_native_scales/miou"}
+    client.delete_run(both.info.run_id)
+
+
+def test_another_data_set_and_fewer_classes(clothseg, trained, tmp_path):
+    folder, run, _ = trained
+    groups = tmp_path / "label_groups"
+    groups.mkdir()
+    (groups / "two.yaml").write_text(
+        "name: two\ngroups:\n  none: [background]\n  body: [person, clothes]\nrest: null\n"
+    )
+    done = clothseg(
+        "evaluate", "--config-dir", str(tmp_path), "run=last", "dataset=paperdoll", "dataset.count=7",
+        "dataset.image_size=[60,40]", "label_groups=two", folder=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in table(folder, run, "paperdoll_native_two_classes")] == ["none", "body"]
+    assert len(table(folder, run, "paperdoll_native_two_photos")) == 7
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["run=0123"], "run=0123 is not in sqlite"),
+        (["run=best:else"], "run=best:else: no finished training of that kind is in sqlite"),
+        (["run=models:/none/1"], "run=models:/none/1 is not in sqlite"),
+        (["run=mlruns"], "run=mlruns is a folder without config/config.yaml"),
+        (["run=last", "dataset=paperdoll", "dataset.count=3", "adjustment=1"], "adjustment=1 needs the photos that"),
+        (["run=last", "scales=[0]"], "scales.0=0: input should be greater than 0"),
+        (["run=last", "label_groups=atr18"], "label_groups.groups.hat has hat, which is unknown"),
         (["run=RUN", "split=test"], "split=test of run RUN is empty; it has val, train"),
         (["run=RUN", "split=all"], "split=all: input should be 'val', 'test' or 'train'"),
         ([], "run"),

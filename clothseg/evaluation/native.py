@@ -6,117 +6,172 @@ against the annotation as it is can be compared with anything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from clothseg.data.labels import BACKGROUND, IGNORE
+from clothseg.data.prepared import frame_of, resize_labels
 from clothseg.evaluation.boundary import TOLERANCE, BoundaryScores
+from clothseg.evaluation.calibration import Calibration, CalibrationCounts
+from clothseg.evaluation.predictor import Predictor, Window
+from clothseg.evaluation.upsample import Upsampled, label_map
 
-_AT_ONCE = 2**16  # pixels that are interpolated together, so that all classes of them fit into memory
+Read = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+EVERY = 4  # rows and columns between the pixels whose calibration is counted: a sixteenth of all
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The classes that are scored, where they are not those of the network.
+
+    Attributes:
+        table: uint8 (256,), from a class of the network to the one that it is scored as, or to `IGNORE`, for classes
+            that count nowhere and are not predicted.
+        classes: how many are scored.
+    """
+
+    table: np.ndarray
+    classes: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network came to on some photos.
+    """What a predictor came to on some photos.
 
     Attributes:
         confusion: int64 (classes, classes) over all photos at their own sizes: rows labels, columns predictions.
-        network_confusion: the same at the network's resolution, labels resized by nearest neighbour.
+        network_confusion: the same at the resolution of the first network, labels resized by nearest neighbour.
         photo_confusions: int64 (n, classes, classes), `confusion` photo by photo.
         boundary_f: float (classes,), boundary F score of every class, NaN where a class is in no photo; None where it
             was not asked for.
+        calibration: of the network's own classes, on a regular sixteenth of the pixels at the photos' own sizes; None
+            where classes were put together, not allowed, or shifted by an offset, which leaves no probabilities.
     """
 
     confusion: np.ndarray
     network_confusion: np.ndarray
     photo_confusions: np.ndarray
     boundary_f: np.ndarray | None
+    calibration: Calibration | None
 
 
-def evaluate(
-    model: Any,
-    *,
-    photos: np.ndarray,
-    labels: np.ndarray,
-    frames: np.ndarray,
-    rows: Sequence[int],
-    original_labels: Callable[[int], np.ndarray],
-    classes: int,
-    flip: bool,
-    offset: np.ndarray | None,
-    tags: Literal["given"] | None,
-    boundary: bool,
-    batch_size: int,
-) -> Evaluation:
-    """Scores a network at the photos' own sizes, and at its own resolution beside it.
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of one photo, in the classes that are scored.
+
+    Attributes:
+        photo: uint8 (own height, own width, 3) in 0..255.
+        truth: uint8 (own height, own width), as annotated.
+        predicted: uint8 (own height, own width).
+        network_truth: uint8 (height, width), as annotated, at the resolution of the first network.
+        network_predicted: uint8 (height, width), at that resolution.
+    """
+
+    photo: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    network_truth: np.ndarray
+    network_predicted: np.ndarray
+
+
+class Evaluator:
+    """A predictor and the way its predictions are made into classes and scored.
 
     Args:
-        model: a Keras model, photos float32 (batch, height, width, 3) in 0..255 to logits (batch, height / stride,
-            width / stride, classes).
-        photos: uint8 (n, height, width, 3), prepared for the network.
-        labels: uint8 (n, height, width), theirs.
-        frames: int (n, 4), top, left, height and width of what of each prepared photo is photo and not padding.
-        rows: which of them are scored.
-        original_labels: from a row to labels uint8 (own height, own width) as annotated; `IGNORE` counts nowhere.
-        classes: how many.
-        flip: whether to average the logits with those of the mirror image, mirrored back. Of the probabilities this is
-            the geometric mean, normalized, by which a class has to be likely in both.
-        offset: float (classes,), added to the logits of every pixel, or None; see `prior_offset`.
+        predictor: photos to logits.
+        read: from a row to a photo uint8 (own height, own width, 3) and its labels uint8 (own height, own width) as
+            annotated; `IGNORE` counts nowhere. Called in several threads.
+        classes: of the network.
+        scored: the classes that are scored instead of these; None for these.
         tags: "given" allows as predictions of a photo only the classes that its annotation has, and the background: the
             setting of the Clothing Co-Parsing paper (Yang, Luo, Lin, CVPR 2014), which is given each photo's tags.
-        boundary: whether to score boundaries too.
         batch_size: photos that go through the network together.
     """
-    rows, size = np.asarray(rows, int), photos.shape[1:3]
-    confusions = np.zeros((len(rows), classes, classes), np.int64)
-    network_confusion = np.zeros((classes, classes), np.int64)
-    boundaries = BoundaryScores(classes, tolerance=TOLERANCE) if boundary else None
-    with tqdm(desc="evaluating", total=len(rows), unit="photo", delay=2, disable=None, leave=False) as progress:
-        for place, (row, logits) in enumerate(_all_logits(model, photos, rows, flip=flip, batch_size=batch_size)):
-            truth = original_labels(row)
-            if offset is not None:
-                logits = logits + offset
-            allowed = _tags(truth) if tags == "given" else None
-            window = _window(frames[row], size, logits.shape[:2])
-            predicted = label_map(logits, truth.shape, window=window, allowed=allowed)
-            confusions[place] = confusion_matrix(truth, predicted, classes=classes)
-            everything = (0, 0, *logits.shape[:2])
-            at_network = label_map(logits, size, window=everything, allowed=allowed)
-            network_confusion += confusion_matrix(labels[row], at_network, classes=classes)
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        read: Read,
+        *,
+        classes: int,
+        scored: Scored | None,
+        tags: Literal["given"] | None,
+        batch_size: int,
+    ) -> None:
+        self.predictor, self.read, self.tags, self.batch_size = predictor, read, tags, batch_size
+        self.table = None if scored is None else scored.table
+        self.classes = classes if scored is None else scored.classes
+        self._known = np.arange(classes) if scored is None else np.flatnonzero(scored.table[:classes] != IGNORE)
+
+    def predictions(self, rows: Sequence[int]) -> Iterator[Prediction]:
+        """What is predicted of every row, in their order, with progress."""
+        return (self._prediction(*found) for found in self._logits(rows))
+
+    def evaluate(self, rows: Sequence[int], *, boundary: bool) -> Evaluation:
+        """Scores the predictions at the photos' own sizes, and at the network's resolution beside it.
+
+        Args:
+            rows: which photos are scored.
+            boundary: whether to score boundaries too.
+        """
+        confusions = np.zeros((len(rows), self.classes, self.classes), np.int64)
+        network_confusion = np.zeros((self.classes, self.classes), np.int64)
+        boundaries = BoundaryScores(self.classes, tolerance=TOLERANCE) if boundary else None
+        plain = self.table is None and self.tags is None and self.predictor.offset is None
+        calibration = CalibrationCounts() if plain else None
+        for place, (photo, truth, logits, window) in enumerate(self._logits(rows)):
+            if calibration is not None:
+                _count(calibration, truth, Upsampled(logits, truth.shape, window=window))
+            found = self._prediction(photo, truth, logits, window)
+            confusions[place] = confusion_matrix(found.truth, found.predicted, classes=self.classes)
+            network_confusion += confusion_matrix(found.network_truth, found.network_predicted, classes=self.classes)
             if boundaries is not None:
-                boundaries.add(truth, predicted)
-            progress.update()
-    return Evaluation(
-        confusion=confusions.sum(axis=0),
-        network_confusion=network_confusion,
-        photo_confusions=confusions,
-        boundary_f=boundaries.of_classes() if boundaries is not None else None,
-    )
+                boundaries.add(found.truth, found.predicted)
+        return Evaluation(
+            confusion=confusions.sum(axis=0),
+            network_confusion=network_confusion,
+            photo_confusions=confusions,
+            boundary_f=boundaries.of_classes() if boundaries is not None else None,
+            calibration=calibration.result() if calibration is not None else None,
+        )
 
+    def _logits(self, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Window]]:
+        """Of every row the photo, its labels, its logits and where in them the photo lies."""
+        size = self.batch_size
+        batches = [[int(row) for row in rows[start : start + size]] for start in range(0, len(rows), size)]
+        with (
+            ThreadPoolExecutor() as pool,
+            tqdm(desc="evaluating", total=len(rows), unit="photo", delay=2, disable=None, leave=False) as progress,
+        ):
+            # The next batch is decoded while the network works on this one.
+            coming = [pool.submit(self.read, row) for row in batches[0]] if batches else []
+            for following in [*batches[1:], []] if batches else []:
+                pairs = [future.result() for future in coming]
+                coming = [pool.submit(self.read, row) for row in following]
+                found = self.predictor([photo for photo, _ in pairs])
+                for (photo, truth), (logits, window) in zip(pairs, found, strict=True):
+                    yield photo, truth, logits, window
+                    progress.update()
 
-def prior_offset(pixels: np.ndarray, *, adjustment: float) -> np.ndarray | None:
-    """What is added to logits so that rare classes are found more often (Menon et al., ICLR 2021, post hoc).
-
-    Of a network that was trained with plain cross entropy, -log(prior) makes the classes with the highest mean recall
-    win instead of those with the highest accuracy.
-
-    Args:
-        pixels: int (classes,), of every class in the training photos.
-        adjustment: how much of it, at least 0; 1 is all of it.
-
-    Returns:
-        float32 (classes,), 0 for classes that do not occur; None where nothing is added.
-    """
-    if adjustment == 0:
-        return None
-    shares = pixels / pixels.sum()
-    return (-adjustment * np.log(np.where(shares > 0, shares, 1))).astype(np.float32)
+    def _prediction(self, photo: np.ndarray, truth: np.ndarray, logits: np.ndarray, window: Window) -> Prediction:
+        allowed = None if self.table is None else self._known
+        if self.tags == "given":
+            allowed = np.intersect1d(np.union1d([BACKGROUND], np.unique(truth)), self._known)
+        first = self.predictor.members[0]
+        small = frame_of(truth.shape, first.size, resize=first.resize)[2:]
+        maps = (
+            truth,
+            label_map(logits, truth.shape, window=window, allowed=allowed),
+            resize_labels(truth, small, how="nearest"),
+            label_map(logits, small, window=window, allowed=allowed),
+        )
+        return Prediction(photo, *(maps if self.table is None else (self.table[labels] for labels in maps)))
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
@@ -126,91 +181,6 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, *, classes: int) 
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def label_map(
-    logits: np.ndarray, size: tuple[int, int], *, window: Sequence[float], allowed: np.ndarray | None
-) -> np.ndarray:
-    """The class with the highest logit at every pixel, logits resized bilinearly to a size.
-
-    The result is that of cropping, of `keras.ops.image.resize` and of argmax, but for the order of equal values. Of the
-    pixels of a photo most lie between four logits with the same highest class, which is then theirs too; interpolated
-    are the others alone.
-
-    Args:
-        logits: float (own height, own width, classes).
-        size: height and width wanted.
-        window: top, left, height and width, counted in logits, of the part that is resized. Logits whose centres lie
-            outside of it have no influence.
-        allowed: int (k,), ascending, the only classes that may win; None for all.
-
-    Returns:
-        uint8 (height, width).
-    """
-    top, left, tall, wide = window
-    rows, columns = _inside(top, tall, logits.shape[0]), _inside(left, wide, logits.shape[1])
-    logits = logits[rows, columns] if allowed is None else logits[rows, columns, allowed]
-    above, below, down = _neighbours(size[0], top - rows.start, tall, logits.shape[0])
-    before, behind, across = _neighbours(size[1], left - columns.start, wide, logits.shape[1])
-
-    highest = logits.argmax(axis=-1)
-    places = highest.take(above, axis=0).take(before, axis=1)
-    row, column = np.nonzero(_disagree(highest).take(above, axis=0).take(before, axis=1))
-    width, flat = logits.shape[1], logits.reshape(-1, logits.shape[-1])
-    for start in range(0, len(row), _AT_ONCE):
-        r, c = row[start : start + _AT_ONCE], column[start : start + _AT_ONCE]
-        corners = [
-            (above[r] * width + before[c], (1 - down[r]) * (1 - across[c])),
-            (above[r] * width + behind[c], (1 - down[r]) * across[c]),
-            (below[r] * width + before[c], down[r] * (1 - across[c])),
-            (below[r] * width + behind[c], down[r] * across[c]),
-        ]
-        cells, weights = (np.stack(part, axis=1).ravel() for part in zip(*corners, strict=True))
-        # One row for each pixel, with the weights of its four neighbours.
-        mixed = csr_matrix((weights, cells, np.arange(0, len(cells) + 1, 4)), shape=(len(r), len(flat)))
-        places[r, c] = (mixed @ flat).argmax(axis=-1)
-    return places.astype(np.uint8) if allowed is None else allowed.astype(np.uint8)[places]
-
-
-def _inside(start: float, side: float, own: int) -> slice:
-    """Which of `own` logits have their centre between start and start + side; the nearest one where none has."""
-    first = min(max(math.ceil(start - 0.5), 0), own - 1)
-    return slice(first, min(max(math.floor(start + side - 0.5), first), own - 1) + 1)
-
-
-def _neighbours(count: int, start: float, side: float, own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Between which two of `own` logits each of `count` pixels lies that fill start to start + side evenly.
-
-    Returns:
-        Numbers of the two, and the weight of the second in 0..1, float32; (count,) each.
-    """
-    centres = np.clip(start + (np.arange(count) + 0.5) * side / count - 0.5, 0, own - 1)
-    first = np.minimum(centres.astype(np.intp), max(own - 2, 0))
-    return first, np.minimum(first + 1, own - 1), (centres - first).astype(np.float32)
-
-
-def _disagree(highest: np.ndarray) -> np.ndarray:
-    """Whether a logit and its neighbours to the right, below, and right below have different highest classes."""
-    padded = np.pad(highest, ((0, 1), (0, 1)), mode="edge")
-    return (highest != padded[:-1, 1:]) | (highest != padded[1:, :-1]) | (highest != padded[1:, 1:])
-
-
-def _all_logits(
-    model: Any, photos: np.ndarray, rows: np.ndarray, *, flip: bool, batch_size: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Every row and its logits, float32 (height / stride, width / stride, classes)."""
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        batch = photos[part].astype(np.float32)
-        logits = np.asarray(model.predict_on_batch(batch), np.float32)
-        if flip:
-            mirrored = np.asarray(model.predict_on_batch(batch[:, :, ::-1]), np.float32)
-            logits = (logits + mirrored[:, :, ::-1]) / 2
-        yield from zip(part.tolist(), logits, strict=True)
-
-
-def _window(frame: Sequence[int], size: tuple[int, int], logits: tuple[int, int]) -> tuple[float, ...]:
-    """A frame (top, left, height, width) in pixels of a picture of a size, counted in as many logits as it has."""
-    return tuple(int(side) * own / full for side, own, full in zip(frame, logits * 2, size * 2, strict=True))
-
-
-def _tags(truth: np.ndarray) -> np.ndarray:
-    return np.union1d([BACKGROUND], np.unique(truth[truth != IGNORE]))
+def _count(calibration: CalibrationCounts, truth: np.ndarray, logits: Upsampled) -> None:
+    rows, columns = np.mgrid[EVERY // 2 : truth.shape[0] : EVERY, EVERY // 2 : truth.shape[1] : EVERY].reshape(2, -1)
+    calibration.add(logits.at(rows, columns), truth[rows, columns])

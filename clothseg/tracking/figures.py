@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from clothseg.data.labels import IGNORE
+from clothseg.evaluation.calibration import Calibration
 from clothseg.tracking.canvas import (
     BLUE,
     GREEN,
@@ -26,6 +28,7 @@ from clothseg.tracking.canvas import (
     LARGE,
     NORMAL,
     ORANGE,
+    PURPLE,
     QUIET,
     SKY,
     SMALL,
@@ -37,6 +40,9 @@ from clothseg.tracking.palette import colorize, palette
 
 MARGIN = 0.15  # inches
 LINE = SMALL * 1.38 / 72  # inches a legend line takes
+GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
+
+MISTAKES = {"clothes not found": BLUE, "background taken for clothes": ORANGE, "other clothes": PURPLE}
 
 CURVES = {
     "train/loss": ("training", BLUE),
@@ -168,6 +174,7 @@ def predictions(
     class_names: Sequence[str],
     title: str,
     names: Sequence[str],
+    mistakes: bool,
 ) -> Figure:
     """Rows of photo, ground truth and prediction, with the classes in each row and their IoU in that picture.
 
@@ -178,8 +185,10 @@ def predictions(
         class_names: one name per label value, background first.
         title: what stands above the figure.
         names: n names, drawn beside the photos.
+        mistakes: whether a fourth picture shows where the prediction is wrong, and how.
     """
     colours = palette(len(class_names))
+    headings = ["Actual Image", "Ground Truth", "Prediction", *(["Mistakes"] if mistakes else [])]
     true = [_by_area(label) for label in labels]
     invented = [
         [value for value in _by_area(guess) if value not in values]
@@ -190,15 +199,19 @@ def predictions(
     true_rows, true_width = _legend_size(true, room, [f"{name} 0.00" for name in class_names])
     invented_rows, invented_width = _legend_size(invented, room, class_names)
     figure, axes = _sheet(
-        [width, width, width, max(true_width, 1.25), max(invented_width, 1.0)],
+        [*[width] * len(headings), max(true_width, 1.25), max(invented_width, 1.0)],
         [height] * len(photos),
         top=0.52,
+        bottom=0.25 if mistakes else 0.0,
         left=0.22,
         row_gap=0.12,
     )
     figure.suptitle(title, fontsize=LARGE, y=1 - 0.1 / figure.get_figheight(), va="top", color=INK, wrap=True)
-    for heading, cell in zip(("Actual Image", "Ground Truth", "Prediction"), axes[0], strict=False):
+    for heading, cell in zip(headings, axes[0], strict=False):
         cell.set_title(heading, fontsize=NORMAL, color=INK)
+    if mistakes:
+        swatches = [Patch(facecolor=colour, label=kind) for kind, colour in MISTAKES.items()]
+        figure.legend(handles=swatches, loc="lower center", ncols=3, fontsize=NORMAL, frameon=False, **COMPACT)
     for row, name, photo, label, guess, values, extra in zip(
         axes, names, photos, labels, predicted, true, invented, strict=True
     ):
@@ -207,9 +220,21 @@ def predictions(
         _picture(row[2], colorize(np.asarray(guess), colours))
         row[0].text(-0.03, 0.5, name, transform=row[0].transAxes, fontsize=SMALL, rotation=90, ha="right", va="center")
         scored = [(value, f"{class_names[value]} {_overlap(label, guess, value):.2f}") for value in values]
-        _legend(row[3], scored, colours, rows=true_rows, title="in the truth, IoU")
-        _legend(row[4], [(v, class_names[v]) for v in extra], colours, rows=invented_rows, title="only predicted")
+        if mistakes:
+            _picture(row[3], _mistakes(photo, np.asarray(label), np.asarray(guess)))
+        _legend(row[-2], scored, colours, rows=true_rows, title="in the truth, IoU")
+        _legend(row[-1], [(v, class_names[v]) for v in extra], colours, rows=invented_rows, title="only predicted")
     return figure
+
+
+def _mistakes(photo: np.ndarray, label: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """The photo in pale grey, and what is wrong in the colours of `MISTAKES`."""
+    picture = np.repeat(0.5 * (_photo(photo) @ GREY)[..., None] + 120, 3, axis=2)
+    wrong = (label != guess) & (label != IGNORE)
+    kinds = (wrong & (guess == 0), wrong & (label == 0), wrong & (guess != 0) & (label != 0))
+    for where, colour in zip(kinds, MISTAKES.values(), strict=True):
+        picture[where] = 255 * np.array(to_rgb(colour))
+    return _photo(picture)
 
 
 def predictions_jet(
@@ -407,6 +432,37 @@ def confusion(matrix: np.ndarray, *, class_names: Sequence[str], most: int) -> F
     return _confusion(table, np.array(names)[rows], np.array(names)[columns])
 
 
+def reliability(calibration: Calibration) -> Figure:
+    """How often predictions are right against how sure they are, and how many are so sure.
+
+    Args:
+        calibration: counts by confidence.
+    """
+    figure = blank(5.2, 5.6)
+    figure.set_layout_engine("constrained")
+    headline(figure, f"Calibration: expected error {calibration.error:.3f}")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    bins = len(calibration.pixels)
+    there = calibration.pixels > 0
+    places = (np.arange(bins) + 0.5) / bins
+    accuracy, confidence = (
+        values[there] / calibration.pixels[there] for values in (calibration.correct, calibration.confidence)
+    )
+    above.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1, label="as right as it is sure")
+    above.bar(places[there], accuracy, width=0.92 / bins, color=BLUE, alpha=0.75, label="share that is right")
+    above.plot(confidence, accuracy, color=ORANGE, marker="o", markersize=3, linewidth=1.2, label="at mean confidence")
+    above.set_ylim(0, 1)
+    above.set_ylabel("accuracy", fontsize=NORMAL)
+    above.legend(loc="upper left", fontsize=NORMAL, frameon=False)
+    below.bar(places, calibration.pixels / max(calibration.pixels.sum(), 1), width=0.92 / bins, color=BLUE, alpha=0.75)
+    below.set_ylabel("share of pixels", fontsize=NORMAL)
+    below.set_xlabel("confidence: probability of the predicted class", fontsize=NORMAL)
+    below.set_xlim(0, 1)
+    for axes in (above, below):
+        tidy(axes, grid="y")
+    return figure
+
+
 def _confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     cell = 0.4 if len(columns) <= 21 else 0.3
     figure = blank(cell * len(columns) + 2.6, cell * max(len(rows), 4) + 1.5)
@@ -446,7 +502,7 @@ def _overlay(photo: np.ndarray, label: np.ndarray, colours: np.ndarray) -> np.nd
 
     Ignored pixels are dark.
     """
-    grey = _photo(photo) @ np.array([0.299, 0.587, 0.114])
+    grey = _photo(photo) @ GREY
     clothes = (np.asarray(label) != 0)[..., None]
     mixed = np.where(clothes, 0.3 * grey[..., None] + 0.7 * colorize(label, colours), 0.45 * grey[..., None] + 140)
     return _photo(mixed)

@@ -163,7 +163,9 @@ class Report:
         logits = at_size_of(labels, self.model(photos.astype("float32"), training=False))
         predicted = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1)).astype(np.uint8)
         title = f"Prediction after {epoch.number} epochs ({epoch.phase.name.replace('_', ' ')})"
-        figure = figures.predictions(photos, labels, predicted, class_names=self.class_names, title=title, names=names)
+        figure = figures.predictions(
+            photos, labels, predicted, class_names=self.class_names, title=title, names=names, mistakes=False
+        )
         self.run.figure(figure, f"figures/predictions_{place}.png")
         if epoch.phase.frozen:
             how = "No Fine-tuning"
@@ -224,7 +226,7 @@ class Report:
     def evaluation(self, evaluation: Evaluation, *, what: str, epoch: int) -> None:
         """Logs what the kept weights score at the photos' own sizes; arguments as of `log_evaluation`."""
         names = [self.prepared.names[row] for row in self.parts.validation]
-        log_evaluation(self.run, evaluation, self.class_names, names=names, what=what, step=epoch)
+        log_evaluation([self.run], evaluation, self.class_names, names=names, what=what, step=epoch)
 
     def stopped(self, history: History, checkpoints: Checkpoints) -> None:
         """Logs what is worth keeping of a training that was not worth going on with: its curves, and no weights.

@@ -12,8 +12,9 @@ import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from clothseg.data.labels import IGNORE
-from clothseg.data.prepared import fit_labels, frame_of
-from clothseg.evaluation.native import Evaluation, evaluate, label_map, prior_offset
+from clothseg.data.prepared import frame_of
+from clothseg.evaluation.native import Evaluation, Evaluator, Scored
+from clothseg.evaluation.predictor import Member, Predictor, prior_offset
 from clothseg.training.metrics import ConfusionMatrix
 
 CLASSES = 5
@@ -39,24 +40,14 @@ def painted(labels: np.ndarray) -> np.ndarray:
     return np.stack([labels, labels[..., ::-1] // 2, np.full_like(labels, 9)], axis=-1)
 
 
-def run(model, photos, labels, original, **options) -> Evaluation:
-    plain = {
-        "frames": np.tile([0, 0, *labels.shape[1:]], (len(labels), 1)),
-        "rows": range(len(labels)),
-        "flip": False,
-        "offset": None,
-        "tags": None,
-        "boundary": False,
-        "batch_size": 2,
-    }
-    return evaluate(
-        model,
-        photos=photos,
-        labels=labels,
-        original_labels=lambda row: original[row],
-        classes=CLASSES,
-        **plain | options,
-    )
+def run(model, photos, original, **options) -> Evaluation:
+    """Photos already have the size of the network, unless they are padded."""
+    plain = {"size": photos[0].shape[:2], "resize": "squash", "flip": False, "offset": None, "rows": range(len(photos))}
+    plain |= {"boundary": False, "scored": None, "tags": None, "batch_size": 2} | options
+    size, resize, flip, offset, rows, boundary = (plain.pop(name) for name in list(plain)[:5] + ["boundary"])
+    predictor = Predictor([Member(model, size, resize)], flip=flip, offset=offset)
+    evaluator = Evaluator(predictor, lambda row: (photos[row], original[row]), classes=CLASSES, **plain)
+    return evaluator.evaluate(rows, boundary=boundary)
 
 
 @pytest.fixture
@@ -64,83 +55,14 @@ def labels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, CLASSES, (5, 12, 8), dtype=np.uint8)
 
 
-def smooth_logits(seed: int, height: int, width: int, classes: int = 9) -> np.ndarray:
-    """Few classes win, in patches, and many neighbours agree."""
-    coarse = np.random.default_rng(seed).normal(size=(1, 4, 3, classes)).astype(np.float32)
-    noise = np.random.default_rng(seed + 1).normal(scale=0.1, size=(height, width, classes))
-    return (np.asarray(keras.ops.image.resize(coarse, (height, width)))[0] + noise).astype(np.float32)
-
-
 def reference(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(keras.ops.image.resize(logits[None], size, interpolation="bilinear"))[0]
-
-
-def assert_highest(predicted: np.ndarray, values: np.ndarray) -> None:
-    """Every pixel has the class of the highest value, or of one that rounding makes equal."""
-    assert predicted.shape == values.shape[:2] and predicted.dtype == np.uint8
-    chosen = np.take_along_axis(values, predicted[..., None].astype(int), axis=-1)[..., 0]
-    np.testing.assert_array_less(values.max(axis=-1) - chosen, 1e-5)
-    assert (predicted == values.argmax(axis=-1)).mean() > 0.999
-
-
-@pytest.mark.parametrize("own", [(24, 16), (7, 30), (1, 9), (40, 1)])
-@pytest.mark.parametrize("size", [(131, 86), (24, 16), (300, 11), (9, 5)])
-@pytest.mark.parametrize("rough", [True, False])
-def test_a_map_is_the_highest_of_all_resized_logits(own, size, rough):
-    logits = np.random.default_rng(3).normal(size=(*own, 9)).astype(np.float32) if rough else smooth_logits(3, *own)
-    assert_highest(label_map(logits, size, window=(0, 0, *own), allowed=None), reference(logits, size))
-
-
-def test_a_class_that_is_highest_at_no_corner_wins_between_them():
-    logits = np.array([[[5, 0, 4]], [[0, 5, 4]]], np.float32)
-    predicted = label_map(logits, (9, 1), window=(0, 0, 2, 1), allowed=None)
-    assert set(predicted.ravel()) == {0, 1, 2}
-    assert_highest(predicted, reference(logits, (9, 1)))
-
-
-def test_more_pixels_than_are_interpolated_at_once():
-    logits = np.random.default_rng(4).normal(size=(20, 20, 3)).astype(np.float32)
-    size = (400, 500)
-    assert_highest(label_map(logits, size, window=(0, 0, 20, 20), allowed=None), reference(logits, size))
-
-
-def test_a_window_is_cropped_before_it_is_resized():
-    logits = smooth_logits(5, 24, 16)
-    predicted = label_map(logits, (90, 70), window=(3, 2, 18, 13), allowed=None)
-    assert_highest(predicted, reference(logits[3:21, 2:15], (90, 70)))
-
-
-def test_coarse_logits_outside_of_a_window_have_no_influence_and_those_inside_stay_where_they_are():
-    # A column of logits is 4 pixels wide; the photo begins and ends amid one, at 6 and 26 of 32 pixels.
-    logits = np.zeros((1, 8, 3), np.float32)
-    logits[0, :, 0] = 1
-    logits[0, 4:, 1] = 2
-    logits[0, [0, 7], 2] = 1000
-    predicted = label_map(logits, (1, 200), window=(0, 1.5, 1, 5), allowed=None)[0]
-    # Class 1 is above 0 in the logit at 4.5 (2 to 1), below it at 3.5 (0 to 1), equal in the middle, at 4; of the 200
-    # pixels from 1.5 to 6.5 that is the 100th.
-    assert predicted.tolist() == [0] * 100 + [1] * 100
-
-
-def test_a_window_narrower_than_a_logit_takes_the_nearest():
-    logits = np.zeros((1, 4, 4), np.float32)
-    logits[0, np.arange(4), np.arange(4)] = 1
-    assert label_map(logits, (1, 3), window=(0, 2.6, 1, 0.3), allowed=None).tolist() == [[3, 3, 3]]
-
-
-def test_only_allowed_classes_win_and_the_highest_of_them():
-    logits, allowed = smooth_logits(6, 24, 16), np.array([0, 3, 4, 7])
-    masked = np.full_like(logits, -1e6)
-    masked[..., allowed] = logits[..., allowed]
-    predicted = label_map(logits, (99, 66), window=(0, 0, 24, 16), allowed=allowed)
-    assert set(predicted.ravel()) <= set(allowed)
-    assert_highest(predicted, reference(masked, (99, 66)))
 
 
 def test_a_perfect_network_is_perfect_at_both_sizes(labels):
     # Between four one-hot logits the nearest has more than half the weight when sizes are doubled.
     original = labels.repeat(2, axis=1).repeat(2, axis=2)
-    found = run(Network(seen), painted(labels), labels, original)
+    found = run(Network(seen), painted(labels), original)
     assert np.array_equal(found.confusion, np.diag(np.bincount(original.ravel(), minlength=CLASSES)))
     assert np.array_equal(found.network_confusion, np.diag(np.bincount(labels.ravel(), minlength=CLASSES)))
     assert found.boundary_f is None
@@ -152,7 +74,7 @@ def test_counts_agree_with_scikit_learn_photo_by_photo_without_ignored_pixels(la
     for truth in original:
         truth[random.random(truth.shape) < 0.2] = IGNORE
     noisy = Network(lambda photos: seen(photos) + np.sin(np.arange(CLASSES) + photos[..., :1]))
-    found = run(noisy, painted(labels), labels, original)
+    found = run(noisy, painted(labels), original)
     total = np.zeros((CLASSES, CLASSES), int)
     for number, truth in enumerate(original):
         logits = noisy.predict_on_batch(painted(labels[number]).astype(np.float32)).astype(np.float32)
@@ -170,7 +92,7 @@ def test_coarse_logits_of_a_keras_model_count_as_in_its_metrics(labels):
     model.set_weights([random.normal(size=weight.shape) for weight in model.get_weights()])
     photos = random.integers(0, 256, (5, 12, 8, 3), dtype=np.uint8)
     labels[:, :2] = IGNORE
-    found = run(model, photos, labels, labels)
+    found = run(model, photos, labels)
     metric = ConfusionMatrix(classes=CLASSES, name="accuracy")
     metric.update_state(labels, model(photos.astype(np.float32)))
     assert np.array_equal(found.network_confusion, metric.counts())
@@ -181,18 +103,18 @@ def test_coarse_logits_of_a_keras_model_count_as_in_its_metrics(labels):
 def test_rows_are_scored_in_their_order_whatever_the_batch_size(labels):
     original = labels.repeat(2, axis=1).repeat(2, axis=2)
     blunt = Network(lambda photos: seen(np.minimum(photos, 3)))
-    every = run(blunt, painted(labels), labels, original).photo_confusions
+    every = run(blunt, painted(labels), original).photo_confusions
     for batch_size in (1, 2, 16):
-        some = run(blunt, painted(labels), labels, original, rows=(4, 0, 3), batch_size=batch_size)
+        some = run(blunt, painted(labels), original, rows=(4, 0, 3), batch_size=batch_size)
         assert np.array_equal(some.photo_confusions, every[[4, 0, 3]])
         assert np.array_equal(some.confusion, every[[4, 0, 3]].sum(axis=0))
-    nothing = run(blunt, painted(labels), labels, original, rows=[])
+    nothing = run(blunt, painted(labels), original, rows=[])
     assert nothing.confusion.shape == (CLASSES, CLASSES) and not nothing.confusion.any()
 
 
 def test_flip_changes_nothing_for_a_network_that_treats_both_sides_alike(labels):
     plain, flipped = (
-        run(Network(lambda photos: seen(np.minimum(photos, 3))), painted(labels), labels, labels, flip=flip)
+        run(Network(lambda photos: seen(np.minimum(photos, 3))), painted(labels), labels, flip=flip)
         for flip in (False, True)
     )
     assert np.array_equal(plain.photo_confusions, flipped.photo_confusions)
@@ -204,9 +126,9 @@ def test_flip_averages_logits_of_a_network_that_does_not(labels):
     lopsided = Network(lambda photos: seen(photos) + tilt)
     mean = Network(lambda photos: seen(photos) + (tilt + tilt[::-1]) / 2)
     original = labels.repeat(3, axis=1).repeat(3, axis=2)
-    flipped = run(lopsided, painted(labels), labels, original, flip=True)
-    expected = run(mean, painted(labels), labels, original)
-    plain = run(lopsided, painted(labels), labels, original)
+    flipped = run(lopsided, painted(labels), original, flip=True)
+    expected = run(mean, painted(labels), original)
+    plain = run(lopsided, painted(labels), original)
     # Sums in another order round otherwise, which may decide between equals.
     assert abs(flipped.confusion - expected.confusion).sum() < 0.002 * expected.confusion.sum()
     assert abs(flipped.network_confusion - expected.network_confusion).sum() == 0
@@ -219,23 +141,20 @@ def test_given_tags_are_the_only_classes_predicted_beside_the_background(labels)
     original = [random.choice(classes, (24, 16)).astype(np.uint8) for classes in has]
     original[0][0, 0] = IGNORE
     scatter = Network(lambda photos: seen(photos) + random.normal(size=(*photos.shape[:3], CLASSES)))
-    found = run(scatter, painted(labels), labels, original, tags="given")
+    found = run(scatter, painted(labels), original, tags="given")
     for counts, classes in zip(found.photo_confusions, has, strict=True):
         predicted = set(np.flatnonzero(counts.sum(axis=0)))
         assert predicted == {0, *classes}
-    free = run(scatter, painted(labels), labels, original)
+    free = run(scatter, painted(labels), original)
     assert np.flatnonzero(free.photo_confusions[4].sum(axis=0)).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_padding_is_cut_off_before_resizing():
     # Photos of 32 x 16 lie in the middle of 16 x 16, and the network says class 4 beside them, very loudly.
-    own, size = (32, 16), (16, 16)
-    frame = frame_of(own, size, resize="pad")
-    assert frame == (0, 4, 16, 8)
+    size = (16, 16)
+    assert frame_of((32, 16), size, resize="pad") == (0, 4, 16, 8)
     small = np.random.default_rng(9).integers(0, 4, (3, 16, 8), dtype=np.uint8)
     original = small.repeat(2, axis=1).repeat(2, axis=2)
-    labels = np.stack([fit_labels(truth, size, resize="pad", how="nearest") for truth in original])
-    assert np.array_equal(labels[:, :, 4:12], small)
 
     def loud(photos: np.ndarray) -> np.ndarray:
         logits = np.zeros((*photos.shape[:3], CLASSES), np.float32)
@@ -244,7 +163,7 @@ def test_padding_is_cut_off_before_resizing():
         return logits
 
     for flip in (False, True):
-        found = run(Network(loud), painted(labels), labels, original, frames=np.tile(frame, (3, 1)), flip=flip)
+        found = run(Network(loud), painted(original), original, size=size, resize="pad", flip=flip)
         assert np.array_equal(found.confusion, np.diag(np.bincount(original.ravel(), minlength=CLASSES)))
         assert found.confusion.sum() == 3 * 32 * 16
         assert np.array_equal(found.network_confusion, np.diag(np.bincount(small.ravel(), minlength=CLASSES)))
@@ -256,7 +175,7 @@ def test_boundaries_are_scored_on_request():
     labels[1, 4:8, 2:6] = 2
     original = labels.repeat(2, axis=1).repeat(2, axis=2)
     blind_to_2 = Network(lambda photos: seen(np.where(photos == 2, 0, photos)))
-    found = run(blind_to_2, painted(labels), labels, original, boundary=True)
+    found = run(blind_to_2, painted(labels), original, boundary=True)
     # Background: right in the one photo, without a boundary and so 0 in the other.
     np.testing.assert_allclose(found.boundary_f, [0.5, 1, 0, np.nan, np.nan])
 
@@ -273,5 +192,29 @@ def test_adjusting_for_how_frequent_classes_are_lets_rare_ones_win(labels):
     assert prior_offset(np.array([1, 2]), adjustment=0) is None
     # A network that slightly prefers the first class everywhere.
     network = Network(lambda photos: np.tile(np.float32([0.3, 0, -9, -9, -9]), (len(photos), 12, 8, 1)))
-    plain, adjusted = (run(network, painted(labels), labels, labels, offset=how) for how in (None, offset))
+    plain, adjusted = (run(network, painted(labels), labels, offset=how) for how in (None, offset))
     assert plain.confusion.sum(axis=0)[0] == labels.size and adjusted.confusion.sum(axis=0)[1] == labels.size
+
+
+def test_classes_are_scored_in_groups_and_those_that_count_nowhere_are_not_predicted():
+    # 0 stays, 1 and 2 are one, 3 counts nowhere, 4 becomes 2.
+    table = np.full(256, IGNORE, np.uint8)
+    table[[0, 1, 2, 4]] = [0, 1, 1, 2]
+    truth = np.array([[[0, 1, 2, 3, 4, IGNORE, 2, 2]]], np.uint8)
+    photos = np.zeros((1, 1, 8, 3), np.uint8)
+    # The last pixel is taken for 3, and after that for 4.
+    logits = np.eye(CLASSES, dtype=np.float32)[[0, 2, 1, 3, 4, 0, 0, 3]][None, None]
+    logits[..., -1, 4] = 0.5
+    found = run(Network(lambda photos: logits), photos, truth, scored=Scored(table, classes=3))
+    assert found.confusion.tolist() == [[1, 0, 0], [1, 2, 1], [0, 0, 1]]
+    assert found.calibration is None
+
+
+def test_calibration_is_of_a_regular_part_of_the_pixels():
+    truth = np.zeros((1, 16, 16), np.uint8)
+    truth[0, :, 8:] = 1
+    sure = Network(lambda photos: np.tile(np.float32([np.log(3), 0, -99, -99, -99]), (len(photos), 16, 16, 1)))
+    calibration = run(sure, painted(truth), truth).calibration
+    # Says 0 with 3/4 everywhere, and is right in half of 4 x 4 pixels.
+    assert calibration.pixels.sum() == 16 and calibration.correct.sum() == 8
+    assert calibration.error == pytest.approx(0.25)

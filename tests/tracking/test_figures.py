@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.legend import Legend
 
-from clothseg.data.labels import CLASS_NAMES
+from clothseg.data.labels import CLASS_NAMES, IGNORE
+from clothseg.evaluation.calibration import CalibrationCounts
 from clothseg.tracking import figures
 from clothseg.tracking.palette import PALETTE
 
@@ -54,7 +56,7 @@ def everything(photos, labels):
         "augmentation_gallery": figures.augmentation_gallery(
             [photos, photos], [labels, labels], names="ab", titles=["original", "pass 1"], class_names=CLASS_NAMES
         ),
-        "predictions": figures.predictions(photos, labels, labels[::-1], title="title", **PAIR),
+        "predictions": figures.predictions(photos, labels, labels[::-1], title="title", mistakes=True, **PAIR),
         "predictions_jet": figures.predictions_jet(photos, labels, labels, title="Prediction After 20 Epochs"),
         "duplicate_pairs": figures.duplicate_pairs(photos, photos, captions=["a / b", "c / d"]),
         "curves": figures.curves(history, phases=[("frozen", 1), ("tuned", 3)], all_background_accuracy=0.7),
@@ -85,7 +87,9 @@ def test_a_sample_sheet_names_exactly_the_clothes_in_each_picture_largest_first(
 
 
 def test_legend_swatches_have_the_colours_of_the_label_map(photos, labels):
-    figure = figures.predictions(photos[:1], labels[:1], labels[:1], class_names=CLASS_NAMES, title="", names=["a"])
+    figure = figures.predictions(
+        photos[:1], labels[:1], labels[:1], class_names=CLASS_NAMES, title="", names=["a"], mistakes=False
+    )
     (legend,) = figure.findobj(Legend)
     swatches = [np.rint(np.multiply(patch.get_facecolor()[:3], 255)) for patch in legend.get_patches()]
     np.testing.assert_array_equal(swatches, PALETTE[[0, DRESS, SKIN]])
@@ -113,7 +117,7 @@ def test_sheets_take_any_number_of_photos_also_of_different_sizes(count):
     for figure in (
         figures.sample_sheet(photos, labels, class_names=CLASS_NAMES, names=names),
         figures.augmentation_sheet(photos, labels, titles=names, class_names=CLASS_NAMES),
-        figures.predictions(photos, labels, labels, class_names=CLASS_NAMES, title="", names=names),
+        figures.predictions(photos, labels, labels, class_names=CLASS_NAMES, title="", names=names, mistakes=False),
         figures.duplicate_pairs(photos, photos, captions=names),
     ):
         assert set(names) <= texts(figure)
@@ -122,16 +126,43 @@ def test_sheets_take_any_number_of_photos_also_of_different_sizes(count):
 def test_predictions_stand_beside_photo_and_truth_with_iou_and_invented_classes(photos, labels):
     guess = labels.copy()
     guess[0, 8:16, 4:16] = HAT  # half of the dress
-    figure = figures.predictions(photos, labels, guess, title="epoch 3", **PAIR)
+    figure = figures.predictions(photos, labels, guess, title="epoch 3", mistakes=False, **PAIR)
     assert [axes.get_title() for axes in figure.axes[:3]] == ["Actual Image", "Ground Truth", "Prediction"]
     assert legends(figure) == [["background 1.00", "dress 0.50", "skin 1.00"], ["hat"], ["background 1.00"]]
     assert figure.get_suptitle() == "epoch 3"
 
 
+def test_mistakes_are_coloured_by_their_kind():
+    label, guess = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    label[1:] = DRESS
+    label[3] = IGNORE
+    guess[0, 0], guess[1, :2] = DRESS, DRESS
+    guess[1, 2] = HAT
+    figure = figures.predictions(
+        [np.zeros((4, 4, 3))], [label], [guess], class_names=CLASS_NAMES, title="t", names=["a"], mistakes=True
+    )
+    picture = figure.axes[3].images[0].get_array()
+    kinds = {name: tuple(np.rint(255 * np.array(to_rgb(colour)))) for name, colour in figures.MISTAKES.items()}
+    found = [[next((name for name, c in kinds.items() if tuple(pixel) == c), "") for pixel in row] for row in picture]
+    missed, invented, other = figures.MISTAKES
+    assert found == [[invented, "", "", ""], ["", "", other, missed], [missed] * 4, [""] * 4]
+    assert {missed, invented, other} <= texts(figure)
+
+
+def test_reliability_shows_the_error_and_every_bin_that_has_pixels():
+    counts = CalibrationCounts()
+    counts.add(np.log([[0.62, 0.38], [0.64, 0.36], [0.98, 0.02]]), np.array([0, 1, 0], np.uint8))
+    figure = figures.reliability(counts.result())
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.5, 1]
+    assert figure.get_suptitle() == f"Calibration: expected error {counts.result().error:.3f}"
+
+
 def test_a_legend_with_many_classes_stays_within_its_row():
     labels = np.arange(59, dtype=np.uint8).repeat(20).reshape(1, 59, 20)
     photos = np.zeros((1, 59, 20, 3), np.uint8)
-    figure = figures.predictions(photos, labels, 58 - labels, class_names=CLASS_NAMES, title="t", names=["a"])
+    figure = figures.predictions(
+        photos, labels, 58 - labels, class_names=CLASS_NAMES, title="t", names=["a"], mistakes=False
+    )
     figure.canvas.draw()
     (legend,) = figure.findobj(Legend)
     assert len(legend.get_texts()) == 59
