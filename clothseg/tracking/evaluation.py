@@ -21,6 +21,7 @@ from clothseg.tracking.find import Found
 from clothseg.tracking.run import RunLog
 from clothseg.tracking.store import experiment_of, where
 from clothseg.training import scores
+from clothseg.training.scores import Counts
 
 log = logging.getLogger(__name__)
 
@@ -107,20 +108,6 @@ def destinations(runs: Sequence[Found], what: str, *, output: str | None) -> Ite
     log.info("run %s: %s", new, where(experiment, new))
 
 
-def headline_scores(confusion: np.ndarray) -> dict[str, float]:
-    """Every score of a confusion matrix by its name; the formulas are those of `clothseg.training.scores`."""
-    return {
-        "accuracy": scores.accuracy(confusion),
-        "background_accuracy": scores.background_accuracy(confusion),
-        "clothing_accuracy": scores.clothing_accuracy(confusion),
-        "miou": scores.miou(confusion),
-        "clothing_miou": scores.clothing_miou(confusion),
-        "frequency_weighted_iou": scores.frequency_weighted_iou(confusion),
-        "dice": scores.dice(confusion),
-        "mean_recall": scores.mean_recall(confusion),
-    }
-
-
 def log_evaluation(
     logs: Sequence[Log],
     evaluation: Evaluation,
@@ -143,16 +130,16 @@ def log_evaluation(
     Returns:
         The scores at the photos' own sizes.
     """
-    native = headline_scores(evaluation.confusion)
-    network = headline_scores(evaluation.network_confusion)
-    baseline = headline_scores(all_background(evaluation.confusion))
+    native = scores.every(Counts.of(evaluation.confusion))
+    network = scores.every(Counts.of(evaluation.network_confusion))
+    baseline = scores.every(Counts.of(all_background(evaluation.confusion)))
     if evaluation.boundary_f is not None:
         native["boundary_f"] = float(np.nanmean(evaluation.boundary_f))
     if evaluation.calibration is not None:
         native["calibration_error"] = evaluation.calibration.error
     drawn = {
         "class_iou": figures.class_iou(
-            scores.class_iou(evaluation.confusion),
+            scores.class_iou(Counts.of(evaluation.confusion)),
             pixels=evaluation.confusion.sum(axis=1),
             class_names=class_names,
             title=f"IoU at the photos' own sizes, {what.replace('_', ' ')}",
@@ -185,7 +172,7 @@ def all_background(confusion: np.ndarray) -> np.ndarray:
 
 def extremes(evaluation: Evaluation, *, most: int) -> list[int]:
     """Places of the photos with the highest and the lowest clothing mean IoU, best first; all where they are few."""
-    iou = np.array([scores.clothing_miou(confusion) for confusion in evaluation.photo_confusions])
+    iou = scores.clothing_miou(Counts.of(evaluation.photo_confusions))
     order = [int(place) for place in np.argsort(-iou, kind="stable") if np.isfinite(iou[place])]
     return order if len(order) <= 2 * most else order[:most] + order[-most:]
 
@@ -221,15 +208,14 @@ def log_mistakes(
 
 
 def _classes(evaluation: Evaluation, class_names: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
-    confusion = evaluation.confusion
+    counts = Counts.of(evaluation.confusion)
     columns = ["class", "name", "pixels_labelled", "pixels_predicted", "iou", "recall", "dice"]
-    values = [scores.class_iou(confusion), scores.class_recall(confusion), scores.class_dice(confusion)]
+    values = [score(counts) for score in (scores.class_iou, scores.class_recall, scores.class_dice)]
     if evaluation.boundary_f is not None:
         columns.append("boundary_f")
         values.append(evaluation.boundary_f)
-    truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     rows = [
-        [number, name, truth[number], predicted[number], *(rounded(value[number]) for value in values)]
+        [number, name, counts.truth[number], counts.predicted[number], *(rounded(value[number]) for value in values)]
         for number, name in enumerate(class_names)
     ]
     return columns, rows
@@ -239,7 +225,7 @@ def _photos(evaluation: Evaluation, names: Sequence[str]) -> tuple[list[str], li
     columns = ["photo", "accuracy", "background_accuracy", "clothing_accuracy", "miou", "clothing_miou"]
     rows = []
     for name, confusion in zip(names, evaluation.photo_confusions, strict=True):
-        found = headline_scores(confusion)
+        found = scores.every(Counts.of(confusion))
         rows.append([name, *(rounded(found[column]) for column in columns[1:])])
     return columns, rows
 

@@ -21,6 +21,7 @@ from clothseg.tracking.run import TrackedRun
 from clothseg.training import scores
 from clothseg.training.logits import at_size_of
 from clothseg.training.phases import Checkpoints, Epoch, History
+from clothseg.training.scores import Counts
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class Report:
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
         """Logs the scores of an epoch, and now and then the curves."""
-        background = {"val/background_accuracy": scores.background_accuracy(epoch.confusion)}
+        background = {"val/background_accuracy": scores.background_accuracy(Counts.of(epoch.confusion))}
         self.run.scores(epoch.scores | background, step=epoch.number)
         if time.monotonic() - self.curves_drawn > SECONDS_BETWEEN_CURVES:
             self.curves(history)
@@ -145,7 +146,7 @@ class Report:
         figure = figures.curves(
             history.series(),
             phases=[(name.replace("_", " "), first) for name, first in history.phases()],
-            all_background_accuracy=scores.background_accuracy(history.epochs[-1].confusion),
+            all_background_accuracy=scores.background_accuracy(Counts.of(history.epochs[-1].confusion)),
         )
         self.run.figure(figure, "figures/curves.png")
         self.curves_drawn = time.monotonic()
@@ -214,7 +215,7 @@ class Report:
         log.info(
             "validation accuracy %.3f (all background: %.3f), mIoU %.3f, clothing mIoU %.3f; best %s %.3f in epoch %d",
             last.scores["val/accuracy"],
-            scores.background_accuracy(last.confusion),
+            scores.background_accuracy(Counts.of(last.confusion)),
             last.scores["val/miou"],
             last.scores["val/clothing_miou"],
             checkpoints.metric,
@@ -253,10 +254,10 @@ class Report:
             confusion: int (classes, classes) of the validation photos: rows labels, columns predictions.
             what: whose it is, for the title.
         """
-        iou, recall = scores.class_iou(confusion), scores.class_recall(confusion)
-        truth, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+        counts = Counts.of(confusion)
+        iou, recall, truth = scores.class_iou(counts), scores.class_recall(counts), counts.truth
         rows: list[list[Any]] = [
-            [number, name, truth[number], predicted[number], rounded(iou[number]), rounded(recall[number])]
+            [number, name, truth[number], counts.predicted[number], rounded(iou[number]), rounded(recall[number])]
             for number, name in enumerate(self.class_names)
         ]
         columns = ["class", "name", "pixels_labelled", "pixels_predicted", "iou", "recall"]

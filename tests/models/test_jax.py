@@ -47,7 +47,7 @@ fit_phases(
 )
 (epoch,) = history.epochs
 assert epoch.confusion.sum() == labels.size
-assert abs(epoch.scores["val/miou"] - scores.miou(epoch.confusion)) < 1e-5
+assert abs(epoch.scores["val/miou"] - scores.miou(scores.Counts.of(epoch.confusion))) < 1e-5
 loss = epoch.scores["train/loss"]
 after = [np.array(variable) for variable in model.trainable_variables]
 assert np.isfinite(loss), loss

@@ -50,7 +50,7 @@ def test_ignored_pixels_are_not_counted_whatever_is_predicted_there():
     expected = confusion_matrix(labels[counted], logits.argmax(-1)[counted], labels=range(CLASSES))
     assert np.array_equal(metrics[0].counts(), expected)
     for metric in metrics:
-        assert float(metric.result()) == pytest.approx(getattr(scores, metric.name)(expected))
+        assert float(metric.result()) == pytest.approx(getattr(scores, metric.name)(scores.Counts.of(expected)))
 
 
 def test_a_batch_of_ignored_pixels_alone_scores_zero_and_not_nan():
@@ -124,5 +124,5 @@ def test_evaluating_a_model_scores_the_whole_set_and_not_the_mean_of_batches():
     labels, logits, matrix = pixels(0, batch=7)
     result = model.evaluate(logits, labels, batch_size=3, verbose=0, return_dict=True)
     assert np.array_equal(metrics[0].counts(), matrix)
-    assert result["miou"] == pytest.approx(scores.miou(matrix))
-    assert result["accuracy"] == pytest.approx(scores.accuracy(matrix))
+    assert result["miou"] == pytest.approx(scores.miou(scores.Counts.of(matrix)))
+    assert result["accuracy"] == pytest.approx(scores.accuracy(scores.Counts.of(matrix)))

@@ -9,36 +9,30 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, recall_score
 
 from clothseg.training import scores
+from clothseg.training.scores import Counts
 
 # Background, shirt, shoes, and a hat that is nowhere but predicted once.
 #                  predicted:  bg shirt shoes hat
 WORKED = np.array([[6, 1, 0, 1], [2, 4, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
 
 ALL_SCORES = {
-    "accuracy": scores.accuracy,
-    "background_accuracy": scores.background_accuracy,
-    "clothing_accuracy": scores.clothing_accuracy,
-    "miou": scores.miou,
-    "clothing_miou": scores.clothing_miou,
-    "frequency_weighted_iou": scores.frequency_weighted_iou,
-    "dice": scores.dice,
-    "mean_recall": scores.mean_recall,
+    name: (lambda confusion, score=score: score(Counts.of(confusion))) for name, score in scores.SCORES.items()
 }
 EARNED = [score for name, score in ALL_SCORES.items() if name != "background_accuracy"]
 
 
 def test_a_worked_example():
-    assert scores.accuracy(WORKED) == pytest.approx(11 / 16)
-    assert scores.background_accuracy(WORKED) == pytest.approx(8 / 16)
-    np.testing.assert_allclose(scores.class_iou(WORKED), [6 / 11, 4 / 7, 1 / 2, np.nan])
-    np.testing.assert_allclose(scores.class_recall(WORKED), [6 / 8, 4 / 6, 1 / 2, np.nan])
-    assert scores.miou(WORKED) == pytest.approx((6 / 11 + 4 / 7 + 1 / 2) / 3)
-    assert scores.clothing_miou(WORKED) == pytest.approx((4 / 7 + 1 / 2) / 2)
-    assert scores.mean_recall(WORKED) == pytest.approx((6 / 8 + 4 / 6 + 1 / 2) / 3)
-    assert scores.clothing_accuracy(WORKED) == pytest.approx(5 / 8)
-    np.testing.assert_allclose(scores.class_dice(WORKED), [12 / 17, 8 / 11, 2 / 3, np.nan])
-    assert scores.dice(WORKED) == pytest.approx((12 / 17 + 8 / 11 + 2 / 3) / 3)
-    assert scores.frequency_weighted_iou(WORKED) == pytest.approx((8 * 6 / 11 + 6 * 4 / 7 + 2 * 1 / 2) / 16)
+    assert scores.accuracy(Counts.of(WORKED)) == pytest.approx(11 / 16)
+    assert scores.background_accuracy(Counts.of(WORKED)) == pytest.approx(8 / 16)
+    np.testing.assert_allclose(scores.class_iou(Counts.of(WORKED)), [6 / 11, 4 / 7, 1 / 2, np.nan])
+    np.testing.assert_allclose(scores.class_recall(Counts.of(WORKED)), [6 / 8, 4 / 6, 1 / 2, np.nan])
+    assert scores.miou(Counts.of(WORKED)) == pytest.approx((6 / 11 + 4 / 7 + 1 / 2) / 3)
+    assert scores.clothing_miou(Counts.of(WORKED)) == pytest.approx((4 / 7 + 1 / 2) / 2)
+    assert scores.mean_recall(Counts.of(WORKED)) == pytest.approx((6 / 8 + 4 / 6 + 1 / 2) / 3)
+    assert scores.clothing_accuracy(Counts.of(WORKED)) == pytest.approx(5 / 8)
+    np.testing.assert_allclose(scores.class_dice(Counts.of(WORKED)), [12 / 17, 8 / 11, 2 / 3, np.nan])
+    assert scores.dice(Counts.of(WORKED)) == pytest.approx((12 / 17 + 8 / 11 + 2 / 3) / 3)
+    assert scores.frequency_weighted_iou(Counts.of(WORKED)) == pytest.approx((8 * 6 / 11 + 6 * 4 / 7 + 2 * 1 / 2) / 16)
 
 
 def test_the_example_of_the_documentation():
@@ -77,7 +71,7 @@ def test_an_absent_class_does_not_count():
     for score in ALL_SCORES.values():
         assert score(padded) == score(without)
     for classes in (scores.class_iou, scores.class_recall, scores.class_dice):
-        assert np.isnan(classes(padded)[3:]).all() and not np.isnan(classes(padded)[:3]).any()
+        assert np.isnan(classes(Counts.of(padded))[3:]).all() and not np.isnan(classes(Counts.of(padded))[:3]).any()
 
 
 def test_predicting_an_absent_class_costs():
@@ -88,8 +82,8 @@ def test_predicting_an_absent_class_costs():
 
 def test_painting_everything_background_has_the_background_accuracy_and_no_clothing():
     lazy = np.array([[765, 0, 0], [200, 0, 0], [35, 0, 0]])
-    assert scores.accuracy(lazy) == scores.background_accuracy(lazy) == 0.765
-    assert scores.clothing_miou(lazy) == scores.clothing_accuracy(lazy) == 0
+    assert scores.accuracy(Counts.of(lazy)) == scores.background_accuracy(Counts.of(lazy)) == 0.765
+    assert scores.clothing_miou(Counts.of(lazy)) == scores.clothing_accuracy(Counts.of(lazy)) == 0
 
 
 @pytest.mark.parametrize("ignored", [0, 0.3])
@@ -100,20 +94,34 @@ def test_agrees_with_scikit_learn(ignored):
     matrix = confusion_matrix(truth, predicted, labels=range(6), sample_weight=weights)
     counted = {"sample_weight": weights}
     classes = {**counted, "average": None}
-    np.testing.assert_allclose(scores.class_iou(matrix), jaccard_score(truth, predicted, **classes))
-    np.testing.assert_allclose(scores.class_recall(matrix), recall_score(truth, predicted, **classes))
-    np.testing.assert_allclose(scores.class_dice(matrix), f1_score(truth, predicted, **classes))
-    assert scores.accuracy(matrix) == pytest.approx(accuracy_score(truth, predicted, **counted))
+    np.testing.assert_allclose(scores.class_iou(Counts.of(matrix)), jaccard_score(truth, predicted, **classes))
+    np.testing.assert_allclose(scores.class_recall(Counts.of(matrix)), recall_score(truth, predicted, **classes))
+    np.testing.assert_allclose(scores.class_dice(Counts.of(matrix)), f1_score(truth, predicted, **classes))
+    assert scores.accuracy(Counts.of(matrix)) == pytest.approx(accuracy_score(truth, predicted, **counted))
     macro = {**counted, "average": "macro"}
-    assert scores.miou(matrix) == pytest.approx(jaccard_score(truth, predicted, **macro))
-    assert scores.clothing_miou(matrix) == pytest.approx(jaccard_score(truth, predicted, labels=range(1, 6), **macro))
-    assert scores.mean_recall(matrix) == pytest.approx(recall_score(truth, predicted, **macro))
-    assert scores.dice(matrix) == pytest.approx(f1_score(truth, predicted, **macro))
+    assert scores.miou(Counts.of(matrix)) == pytest.approx(jaccard_score(truth, predicted, **macro))
+    assert scores.clothing_miou(Counts.of(matrix)) == pytest.approx(
+        jaccard_score(truth, predicted, labels=range(1, 6), **macro)
+    )
+    assert scores.mean_recall(Counts.of(matrix)) == pytest.approx(recall_score(truth, predicted, **macro))
+    assert scores.dice(Counts.of(matrix)) == pytest.approx(f1_score(truth, predicted, **macro))
     weighted = jaccard_score(truth, predicted, average="weighted", **counted)
-    assert scores.frequency_weighted_iou(matrix) == pytest.approx(weighted)
+    assert scores.frequency_weighted_iou(Counts.of(matrix)) == pytest.approx(weighted)
 
 
 def test_nothing_labelled_has_no_score():
     for score in ALL_SCORES.values():
         assert np.isnan(score(np.zeros((3, 3), int)))
-    assert np.isnan(scores.clothing_miou(np.diag([4, 0, 0])))
+    assert np.isnan(scores.clothing_miou(Counts.of(np.diag([4, 0, 0]))))
+
+
+def test_many_matrices_are_scored_as_one_by_one():
+    many = np.random.default_rng(1).integers(0, 9, (4, 3, 5, 5))
+    many[1, 2] = 0
+    many[0, 0, 3] = 0
+    for score in scores.SCORES.values():
+        together = score(Counts.of(many))
+        assert together.shape == (4, 3)
+        np.testing.assert_allclose(together, [[score(Counts.of(one)) for one in row] for row in many])
+    assert scores.class_iou(Counts.of(many)).shape == (4, 3, 5)
+    assert scores.every(Counts.of(WORKED)).keys() == ALL_SCORES.keys()

@@ -1,0 +1,78 @@
+"""Intervals are those that theory gives where it gives any, and a difference is told from chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clothseg.evaluation.bootstrap import bootstrap
+from clothseg.training import scores
+from clothseg.training.scores import Counts
+
+
+def photos(rate: float, *, count: int = 200, seed: int = 0) -> np.ndarray:
+    """Confusion matrices of photos of 100 pixels, half background; a photo is all right with this probability."""
+    right = np.random.default_rng(seed).random(count) < rate
+    return np.where(right[:, None, None], [[50, 0], [0, 50]], [[0, 50], [50, 0]])
+
+
+def test_values_are_the_scores_of_all_photos_together():
+    random = np.random.default_rng(3)
+    confusions = random.integers(0, 50, (30, 4, 4))
+    draws = bootstrap([[confusions]], draws=10, seed=0)
+    for name, value in scores.every(Counts.of(confusions.sum(axis=0))).items():
+        assert draws.values[name].tolist() == [pytest.approx(value)]
+        assert draws.drawn[name].shape == (10, 1)
+
+
+def test_the_interval_of_an_accuracy_is_that_of_a_binomial():
+    confusions = photos(0.7)
+    interval = bootstrap([[confusions]], draws=4000, seed=0).interval("accuracy", 0, confidence=0.95)
+    half = 1.96 * np.sqrt(interval.value * (1 - interval.value) / 200)
+    assert interval.low == pytest.approx(interval.value - half, abs=0.006)
+    assert interval.high == pytest.approx(interval.value + half, abs=0.006)
+
+
+def test_a_small_difference_on_the_same_photos_is_seen_since_they_are_drawn_together():
+    base = photos(0.7)
+    better = base.copy()
+    better[:, 0] = np.where(base[:, :1, 0] > 0, base[:, 0], [2, 48])  # two more pixels right in every wrong photo
+    difference = bootstrap([[base], [better]], draws=1000, seed=0).difference("accuracy", 1, 0, confidence=0.95)
+    assert difference.real and difference.p < 0.01 and 0 < difference.low < difference.value < difference.high
+    # Much less than what either accuracy varies by.
+    assert difference.high - difference.low < 0.005
+
+
+def test_nothing_is_no_difference():
+    base = photos(0.7)
+    same = bootstrap([[base], [base]], draws=200, seed=0).difference("miou", 1, 0, confidence=0.95)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1) and not same.real
+    # Two networks that are right in other photos, equally often: seldom taken for different.
+    found = 0
+    for seed in range(40):
+        pair = [[photos(0.5, seed=2 * seed)], [photos(0.5, seed=2 * seed + 1)]]
+        found += bootstrap(pair, draws=400, seed=seed).difference("accuracy", 1, 0, confidence=0.95).real
+    assert found <= 6
+
+
+def test_seeds_that_differ_widen_the_interval():
+    one, other = photos(0.6), photos(0.8)
+    alone = bootstrap([[one], [other]], draws=1000, seed=0).difference("accuracy", 1, 0, confidence=0.95)
+    seeds = bootstrap([[one, other], [other, one]], draws=1000, seed=0).difference("accuracy", 1, 0, confidence=0.95)
+    assert alone.real and not seeds.real and seeds.value == pytest.approx(0)
+    assert seeds.high - seeds.low > alone.high - alone.low
+
+
+def test_the_same_seed_draws_the_same():
+    confusions = photos(0.7)
+    first, again, other = (bootstrap([[confusions]], draws=700, seed=seed).drawn["miou"] for seed in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_draws_without_any_clothes_are_left_out():
+    confusions = np.array([[[9, 0], [0, 0]], [[9, 0], [1, 1]]])
+    draws = bootstrap([[confusions], [confusions]], draws=300, seed=0)
+    assert np.isnan(draws.drawn["clothing_miou"]).any()
+    interval = draws.interval("clothing_miou", 0, confidence=0.9)
+    assert interval.value == interval.low == interval.high == 0.5
+    assert draws.difference("clothing_miou", 1, 0, confidence=0.9).p == 1
