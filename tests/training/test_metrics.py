@@ -38,7 +38,7 @@ def test_counts_and_scores_are_over_all_batches_the_last_partial_one_too():
     assert got.keys() == {
         "accuracy", "miou", "clothing_miou", "mean_recall", "clothing_accuracy", "frequency_weighted_iou", "dice"
     }  # fmt: skip
-    assert got == pytest.approx({name: getattr(scores, name)(total) for name in got})
+    assert got == pytest.approx({name: getattr(scores, name)(scores.Counts.of(total)) for name in got})
 
 
 def test_ignored_pixels_are_not_counted_whatever_is_predicted_there():
