@@ -179,10 +179,9 @@ class ResultsSettings(_Section):
     experiments: Annotated[str, Field(min_length=1)]
 
 
-class EvaluateSettings(EvaluationOptions):
-    """Everything `python -m clothseg.evaluate` is told."""
+class Scoring(EvaluationOptions):
+    """How trainings are scored, whether together or against each other."""
 
-    run: str | Annotated[list[str], Field(min_length=1)]
     split: Literal["val", "test", "train"]
     weights: Literal["last", "best"] | None
     root: str | None
@@ -192,10 +191,25 @@ class EvaluateSettings(EvaluationOptions):
     figure_photos: Annotated[int, Field(ge=0, le=50)]
     batch_size: Size
 
+
+class EvaluateSettings(Scoring):
+    """Everything `python -m clothseg.evaluate` is told, but for another data set."""
+
+    run: str | Annotated[list[str], Field(min_length=1)]
+
     @property
     def runs(self) -> list[str]:
         """What the trainings are called."""
         return [self.run] if isinstance(self.run, str) else self.run
+
+
+class CompareSettings(Scoring):
+    """Everything `python -m clothseg.compare` is told."""
+
+    runs: Annotated[list[str], Field(min_length=2)]
+    draws: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
 
 
 class TrainSettings(_DataSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from clothseg import assemble
+from clothseg import assemble, entry
 from clothseg.errors import UserError
 from clothseg.settings import TrainSettings, check
 
@@ -32,6 +32,7 @@ class Trained:
         found: where it is kept.
         cfg: its configuration, with its own split.
         settings: the same, checked.
+        options: every option by its dotted name, as it was given in training.
         class_names: one per class that the network tells apart.
         weights: file of the kept weights.
     """
@@ -39,6 +40,7 @@ class Trained:
     found: Found
     cfg: DictConfig
     settings: TrainSettings
+    options: Mapping[str, Any]
     class_names: tuple[str, ...]
     weights: Path
 
@@ -51,17 +53,32 @@ class Trained:
         """Names of the photos of a part of its split."""
         return tuple(json.loads(Path(self.cfg.splitting.file).read_text(encoding="utf-8"))[name])
 
-    def data(self, *, dataset: Mapping[str, Any]) -> assemble.Data:
+    @property
+    def groups(self) -> tuple[Mapping[str, Sequence[str] | None] | None, str | None]:
+        """The groups that its classes are, and the one that takes what no group lists."""
+        return self.settings.label_groups.groups, self.settings.label_groups.rest
+
+    def data(self, *, root: str | None) -> assemble.Data:
         """The data that it was trained and validated on, in the same split.
 
         Args:
-            dataset: options of the data set that have another value now, such as `root`.
+            root: folder of the data set where it is now; None for where it was found in training.
 
         Raises:
             UserError: it cannot be had, or has other photos now.
         """
-        cfg = OmegaConf.merge(self.cfg, {"dataset": dict(dataset)})
+        cfg = self.cfg.copy()
+        if root is not None:
+            cfg.dataset.root = root
         return assemble.data(cfg, self.settings)
+
+    def load_keras(self) -> None:
+        """Loads Keras with the seed, the threads and the precision of the training."""
+        from clothseg.training import backend, precision
+
+        options = self.settings
+        backend.load(seed=options.seed, deterministic=options.deterministic, threads=options.threads)
+        precision.set_policy(options.precision)
 
     def model(self, *, size: assemble.Size) -> keras.Model:
         """The network with its weights, photos float32 (batch, *size, 3) in 0..255 to logits.
@@ -85,6 +102,7 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
         UserError: something is missing, or it was made by a version whose configuration this one does not take.
     """
     cfg = OmegaConf.create(found.file("config/config.yaml").read_text(encoding="utf-8"))
+    given = entry.flatten(cfg)
     split = found.file("data/split.json")
     try:
         cfg.sweep = None
@@ -101,4 +119,40 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
     with found.file(CLASSES).open(encoding="utf-8", newline="") as file:
         class_names = tuple(row["name"] for row in csv.DictReader(file))
     kept = found.file(f"weights/{weights or settings.keep}.weights.h5")
-    return Trained(found, cfg, settings, class_names, kept)
+    return Trained(found, cfg, settings, given, class_names, kept)
+
+
+# What may differ between trainings of one configuration: the seed, and where and how something was run.
+_NOT_CONFIGURATION = (
+    "seed",
+    "tracking",
+    "threads",
+    "dataset.root",
+    "prepare.cache",
+    "prepare.workers",
+    "splitting.file",
+    "sweep",
+)
+
+
+def configuration(training: Trained) -> dict[str, Any]:
+    """Every option of a training by its dotted name, without its seed and what says nothing about its outcome."""
+    return {
+        key: value
+        for key, value in training.options.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in _NOT_CONFIGURATION)
+    }
+
+
+def by_configuration(trainings: Sequence[Trained]) -> list[list[int]]:
+    """Places of the trainings, those of one configuration together, in the order of the first of each."""
+    groups: list[tuple[dict[str, Any], list[int]]] = []
+    for place, training in enumerate(trainings):
+        own = configuration(training)
+        for known, places in groups:
+            if known == own:
+                places.append(place)
+                break
+        else:
+            groups.append((own, [place]))
+    return [places for _, places in groups]

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
+from clothseg.data.augmentation import keyed
 from clothseg.data.augmentation.contract import Augmentation
 from clothseg.data.sampling import draw
 
@@ -80,7 +81,9 @@ def training_batches(
         batch_size: examples per batch; the last batch of a pass may be smaller.
         seed: of the run.
         first_step: batches to leave out at the beginning, because they were trained on already.
-        label_stride: that of the logits that the labels are for; of so many labels one is taken in each direction.
+        label_stride: that of the logits that the labels are for; of so many labels one is taken in each direction, the
+            middle one. Of an even number it is now the one before the middle and now the one after it, by the seed, the
+            pass and the photo: always the same one would teach the network masks that are half a pixel off.
 
     Returns:
         Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height / label_stride,
@@ -109,12 +112,31 @@ def training_batches(
     def read_and_augment(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         read = partial(_read, photos, labels)
         changed, targets = augmentation(*read(keys[:, 3]), keys, read)
-        centre = label_stride // 2
-        return changed, targets[:, centre::label_stride, centre::label_stride]
+        return changed, middle_labels(targets, keys, stride=label_stride)
 
     batches = tf.data.Dataset.counter(first_pass).flat_map(examples).skip(first_step)
     batches = batches.map(read_and_augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def middle_labels(labels: tf.Tensor, keys: tf.Tensor, *, stride: int) -> tf.Tensor:
+    """One of `stride` labels in each direction: the middle one, and of an even number either of the middle two.
+
+    Args:
+        labels: uint8 (batch, height, width).
+        keys: int64 (batch, 4), which decide between the two for rows and for columns; see `Augmentation`.
+        stride: of the logits that the labels are for.
+
+    Returns:
+        uint8 (batch, height / stride, width / stride).
+    """
+    if stride % 2:
+        return labels[:, stride // 2 :: stride, stride // 2 :: stride]
+    draws = partial(keyed.uniform, stream="middle_labels", count=2)
+    late = tf.ensure_shape(tf.numpy_function(draws, [keys], tf.float64, stateful=False), (None, 2)) < 0.5
+    first = stride // 2 - 1
+    rows = tf.where(late[:, :1, None], labels[:, first + 1 :: stride], labels[:, first::stride])
+    return tf.where(late[:, 1:, None], rows[:, :, first + 1 :: stride], rows[:, :, first::stride])
 
 
 def evaluation_batches(photos: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, batch_size: int) -> tf.data.Dataset:

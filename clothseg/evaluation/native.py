@@ -109,9 +109,14 @@ class Evaluator:
         self.classes = classes if scored is None else scored.classes
         self._known = np.arange(classes) if scored is None else np.flatnonzero(scored.table[:classes] != IGNORE)
 
-    def predictions(self, rows: Sequence[int]) -> Iterator[Prediction]:
-        """What is predicted of every row, in their order, with progress."""
-        return (self._prediction(*found) for found in self._logits(rows))
+    def predictions(self, rows: Sequence[int], *, shown: bool) -> Iterator[Prediction]:
+        """What is predicted of every row, in their order.
+
+        Args:
+            rows: which photos.
+            shown: whether to show progress.
+        """
+        return (self._prediction(*found) for found in self._logits(rows, shown=shown))
 
     def evaluate(self, rows: Sequence[int], *, boundary: bool) -> Evaluation:
         """Scores the predictions at the photos' own sizes, and at the network's resolution beside it.
@@ -125,7 +130,7 @@ class Evaluator:
         boundaries = BoundaryScores(self.classes, tolerance=TOLERANCE) if boundary else None
         plain = self.table is None and self.tags is None and self.predictor.offset is None
         calibration = CalibrationCounts() if plain else None
-        for place, (photo, truth, logits, window) in enumerate(self._logits(rows)):
+        for place, (photo, truth, logits, window) in enumerate(self._logits(rows, shown=True)):
             if calibration is not None:
                 _count(calibration, truth, Upsampled(logits, truth.shape, window=window))
             found = self._prediction(photo, truth, logits, window)
@@ -141,13 +146,17 @@ class Evaluator:
             calibration=calibration.result() if calibration is not None else None,
         )
 
-    def _logits(self, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Window]]:
+    def _logits(
+        self, rows: Sequence[int], *, shown: bool
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Window]]:
         """Of every row the photo, its labels, its logits and where in them the photo lies."""
         size = self.batch_size
         batches = [[int(row) for row in rows[start : start + size]] for start in range(0, len(rows), size)]
         with (
             ThreadPoolExecutor() as pool,
-            tqdm(desc="evaluating", total=len(rows), unit="photo", delay=2, disable=None, leave=False) as progress,
+            tqdm(
+                desc="evaluating", total=len(rows), unit="photo", delay=2, disable=None if shown else True, leave=False
+            ) as progress,
         ):
             # The next batch is decoded while the network works on this one.
             coming = [pool.submit(self.read, row) for row in batches[0]] if batches else []

@@ -37,10 +37,22 @@ from clothseg.tracking.canvas import (
     tidy,
 )
 from clothseg.tracking.palette import colorize, palette
-
-MARGIN = 0.15  # inches
-LINE = SMALL * 1.38 / 72  # inches a legend line takes
-GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
+from clothseg.tracking.sheets import (
+    COMPACT,
+    GREY,
+    LINE,
+    by_area,
+    cell_size,
+    legend,
+    legend_size,
+    name_width,
+    overlap,
+    overlay,
+    picture,
+    sheet,
+    swatch,
+    whole_levels,
+)
 
 MISTAKES = {"clothes not found": BLUE, "background taken for clothes": ORANGE, "other clothes": PURPLE}
 
@@ -71,19 +83,19 @@ def sample_sheet(
         names: n names, drawn above the photos.
     """
     colours = palette(len(class_names))
-    present = [_by_area(label, background=False) for label in labels]
+    present = [by_area(label, background=False) for label in labels]
     across = min(len(photos), 3 if len(photos) > 4 else 2)
     down = -(-len(photos) // across)
-    width, height = _cell(photos, area=4)
-    entries, legend_width = _legend_size(present, height, class_names)
+    width, height = cell_size(photos, area=4)
+    entries, legend_width = legend_size(present, height, class_names)
     legend_width = max(legend_width, 1.2)  # "background only" has room
-    axes = _sheet([width, width, legend_width] * across, [height] * down, row_gap=0.3, top=0.25)[1]
+    axes = sheet([width, width, legend_width] * across, [height] * down, row_gap=0.3, top=0.25)[1]
     for index, (photo, label, name) in enumerate(zip(photos, labels, names, strict=True)):
         row, column = divmod(index, across)
         first, second, third = axes[row][3 * column : 3 * column + 3]
-        _picture(first, _photo(photo), title=name)
-        _picture(second, _overlay(photo, label, colours))
-        _legend(third, [(value, class_names[value]) for value in present[index]], colours, rows=entries)
+        picture(first, whole_levels(photo), title=name)
+        picture(second, overlay(photo, label, colours))
+        legend(third, [(value, class_names[value]) for value in present[index]], colours, rows=entries)
         if not present[index]:
             _note(third, "background only")
     return axes[0][0].figure
@@ -101,21 +113,21 @@ def augmentation_sheet(
         class_names: one name per label value, background first.
     """
     colours = palette(len(class_names))
-    present = _by_area(*labels, background=False)
+    present = by_area(*labels, background=False)
     across = min(len(photos), 4 if len(photos) in (4, 7, 8) else 5)
     down = -(-len(photos) // across)
-    width, height = _cell(photos, area=2.6)
+    width, height = cell_size(photos, area=2.6)
     width = max(width, 0.085 * max(map(len, titles)))
-    columns = max(1, int((width + 0.08) * across / _name_width(class_names, present)))
+    columns = max(1, int((width + 0.08) * across / name_width(class_names, present)))
     bottom = LINE * -(-len(present) // columns) + 0.2
     gaps = [0.06, 0.4] * down
-    figure, axes = _sheet([width] * across, [height] * 2 * down, row_gap=gaps, top=0.25, bottom=bottom)
+    figure, axes = sheet([width] * across, [height] * 2 * down, row_gap=gaps, top=0.25, bottom=bottom)
     for index, (photo, label, title) in enumerate(zip(photos, labels, titles, strict=True)):
         row, column = divmod(index, across)
-        _picture(axes[2 * row][column], _photo(photo), title=title, centred=True)
-        _picture(axes[2 * row + 1][column], _overlay(photo, label, colours))
+        picture(axes[2 * row][column], whole_levels(photo), title=title, centred=True)
+        picture(axes[2 * row + 1][column], overlay(photo, label, colours))
     figure.legend(
-        handles=[_swatch(class_names[value], colours[value]) for value in present],
+        handles=[swatch(class_names[value], colours[value]) for value in present],
         loc="lower center",
         ncols=columns,
         fontsize=SMALL,
@@ -144,10 +156,10 @@ def augmentation_gallery(
         class_names: one name per label value, background first.
     """
     colours = palette(len(class_names))
-    present = [_by_area(*row, background=False) for row in labels]
-    width, height = _cell([photo for row in photos for photo in row], area=2.6)
-    entries, legend_width = _legend_size(present, 2 * height, class_names)
-    figure, axes = _sheet(
+    present = [by_area(*row, background=False) for row in labels]
+    width, height = cell_size([photo for row in photos for photo in row], area=2.6)
+    entries, legend_width = legend_size(present, 2 * height, class_names)
+    figure, axes = sheet(
         [width] * len(titles) + [legend_width],
         [height] * 2 * len(photos),
         row_gap=[0.04, 0.16] * len(photos),
@@ -157,12 +169,12 @@ def augmentation_gallery(
     for index, (row, name) in enumerate(zip(photos, names, strict=True)):
         above, below = axes[2 * index : 2 * index + 2]
         for column, (photo, label, title) in enumerate(zip(row, labels[index], titles, strict=True)):
-            _picture(above[column], _photo(photo), title="" if index else title, centred=True)
-            _picture(below[column], _overlay(photo, label, colours))
+            picture(above[column], whole_levels(photo), title="" if index else title, centred=True)
+            picture(below[column], overlay(photo, label, colours))
         above[0].text(
             -0.04, 0.5, name, transform=above[0].transAxes, fontsize=SMALL, rotation=90, ha="right", va="center"
         )
-        _legend(above[-1], [(value, class_names[value]) for value in present[index]], colours, rows=entries)
+        legend(above[-1], [(value, class_names[value]) for value in present[index]], colours, rows=entries)
     return figure
 
 
@@ -189,16 +201,16 @@ def predictions(
     """
     colours = palette(len(class_names))
     headings = ["Actual Image", "Ground Truth", "Prediction", *(["Mistakes"] if mistakes else [])]
-    true = [_by_area(label) for label in labels]
+    true = [by_area(label) for label in labels]
     invented = [
-        [value for value in _by_area(guess) if value not in values]
+        [value for value in by_area(guess) if value not in values]
         for guess, values in zip(predicted, true, strict=True)
     ]
-    width, height = _cell(photos, area=4.8)
+    width, height = cell_size(photos, area=4.8)
     room = height - LINE
-    true_rows, true_width = _legend_size(true, room, [f"{name} 0.00" for name in class_names])
-    invented_rows, invented_width = _legend_size(invented, room, class_names)
-    figure, axes = _sheet(
+    true_rows, true_width = legend_size(true, room, [f"{name} 0.00" for name in class_names])
+    invented_rows, invented_width = legend_size(invented, room, class_names)
+    figure, axes = sheet(
         [*[width] * len(headings), max(true_width, 1.25), max(invented_width, 1.0)],
         [height] * len(photos),
         top=0.52,
@@ -215,26 +227,26 @@ def predictions(
     for row, name, photo, label, guess, values, extra in zip(
         axes, names, photos, labels, predicted, true, invented, strict=True
     ):
-        _picture(row[0], _photo(photo))
-        _picture(row[1], colorize(np.asarray(label), colours))
-        _picture(row[2], colorize(np.asarray(guess), colours))
+        picture(row[0], whole_levels(photo))
+        picture(row[1], colorize(np.asarray(label), colours))
+        picture(row[2], colorize(np.asarray(guess), colours))
         row[0].text(-0.03, 0.5, name, transform=row[0].transAxes, fontsize=SMALL, rotation=90, ha="right", va="center")
-        scored = [(value, f"{class_names[value]} {_overlap(label, guess, value):.2f}") for value in values]
+        scored = [(value, f"{class_names[value]} {overlap(label, guess, value):.2f}") for value in values]
         if mistakes:
-            _picture(row[3], _mistakes(photo, np.asarray(label), np.asarray(guess)))
-        _legend(row[-2], scored, colours, rows=true_rows, title="in the truth, IoU")
-        _legend(row[-1], [(v, class_names[v]) for v in extra], colours, rows=invented_rows, title="only predicted")
+            picture(row[3], _mistakes(photo, np.asarray(label), np.asarray(guess)))
+        legend(row[-2], scored, colours, rows=true_rows, title="in the truth, IoU")
+        legend(row[-1], [(v, class_names[v]) for v in extra], colours, rows=invented_rows, title="only predicted")
     return figure
 
 
 def _mistakes(photo: np.ndarray, label: np.ndarray, guess: np.ndarray) -> np.ndarray:
     """The photo in pale grey, and what is wrong in the colours of `MISTAKES`."""
-    picture = np.repeat(0.5 * (_photo(photo) @ GREY)[..., None] + 120, 3, axis=2)
+    picture = np.repeat(0.5 * (whole_levels(photo) @ GREY)[..., None] + 120, 3, axis=2)
     wrong = (label != guess) & (label != IGNORE)
     kinds = (wrong & (guess == 0), wrong & (label == 0), wrong & (guess != 0) & (label != 0))
     for where, colour in zip(kinds, MISTAKES.values(), strict=True):
         picture[where] = 255 * np.array(to_rgb(colour))
-    return _photo(picture)
+    return whole_levels(picture)
 
 
 def predictions_jet(
@@ -248,15 +260,15 @@ def predictions_jet(
         predicted: n predicted label images (height, width), 0..58.
         title: the article has "Prediction After 20 Epochs (No Fine-tuning)".
     """
-    width, height = _cell(photos, area=9.0)
+    width, height = cell_size(photos, area=9.0)
     width = max(width, (0.16 * len(title) - 0.3) / 3)
-    figure, axes = _sheet([width] * 3, [height] * len(photos), top=0.75, row_gap=0.35, gap=0.15)
+    figure, axes = sheet([width] * 3, [height] * len(photos), top=0.75, row_gap=0.35, gap=0.15)
     figure.suptitle(title, color="red", size=20, y=1 - 0.1 / figure.get_figheight(), va="top")
     for row, photo, label, guess in zip(axes, photos, labels, predicted, strict=True):
         for cell, image, heading in zip(row, (guess, label), ("Prediction", "Ground Truth"), strict=False):
             cell.imshow(image, cmap="jet", vmin=0, vmax=58, interpolation="nearest")
             cell.set_title(heading)
-        row[2].imshow(_photo(photo))
+        row[2].imshow(whole_levels(photo))
         row[2].set_title("Actual Image")
     return figure
 
@@ -272,19 +284,19 @@ def duplicate_pairs(
         captions: n lines such as "0183 / 0730, distance 2, train / validation".
     """
     if not len(photos_a):
-        figure, axes = _sheet([4.0], [0.8])
+        figure, axes = sheet([4.0], [0.8])
         axes[0][0].text(0.5, 0.5, "Near-duplicate photos: none found", ha="center", va="center", fontsize=LARGE)
         return figure
     across = min(len(photos_a), 3)
     down = -(-len(photos_a) // across)
-    width, height = _cell([*photos_a, *photos_b], area=3.2)
+    width, height = cell_size([*photos_a, *photos_b], area=3.2)
     between = max(0.3, 0.062 * max(map(len, captions)) - 2 * width)
     widths, gaps = [width] * (2 * across), ([0.04, between] * across)[:-1]
-    figure, axes = _sheet(widths, [height] * down, gap=gaps, row_gap=0.32, top=0.25)
+    figure, axes = sheet(widths, [height] * down, gap=gaps, row_gap=0.32, top=0.25)
     for index, (first, second, caption) in enumerate(zip(photos_a, photos_b, captions, strict=True)):
         row, column = divmod(index, across)
-        _picture(axes[row][2 * column], _photo(first), title=caption)
-        _picture(axes[row][2 * column + 1], _photo(second))
+        picture(axes[row][2 * column], whole_levels(first), title=caption)
+        picture(axes[row][2 * column + 1], whole_levels(second))
     return figure
 
 
@@ -488,123 +500,6 @@ def _confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -
     bar.ax.tick_params(labelsize=SMALL)
     bar.outline.set_visible(False)
     return figure
-
-
-# Pictures
-
-
-def _photo(photo: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(photo), 0, 255).astype(np.uint8)
-
-
-def _overlay(photo: np.ndarray, label: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """The photo in grey, faded where background is, tinted where clothes are: a shift of the labels is seen at once.
-
-    Ignored pixels are dark.
-    """
-    grey = _photo(photo) @ GREY
-    clothes = (np.asarray(label) != 0)[..., None]
-    mixed = np.where(clothes, 0.3 * grey[..., None] + 0.7 * colorize(label, colours), 0.45 * grey[..., None] + 140)
-    return _photo(mixed)
-
-
-def _by_area(*labels: np.ndarray, background: bool = True) -> list[int]:
-    """Values in the pictures, the largest first; ignored pixels have none."""
-    counts = sum(np.bincount(np.ravel(label), minlength=256) for label in labels)
-    counts[0] *= background
-    counts[IGNORE] = 0
-    return [int(value) for value in np.argsort(-counts, kind="stable") if counts[value]]
-
-
-def _overlap(label: np.ndarray, guess: np.ndarray, value: int) -> float:
-    true, found = np.asarray(label) == value, np.asarray(guess) == value
-    return (true & found).sum() / (true | found).sum()
-
-
-def _picture(axes: Axes, image: np.ndarray, title: str = "", centred: bool = False) -> None:
-    axes.imshow(image, interpolation="nearest" if image.shape[0] < 300 else "antialiased")
-    axes.set_title(title, fontsize=SMALL, loc="center" if centred else "left", pad=3, color=INK)
-
-
-# Layout: sheets of pictures are laid out in inches, so that nothing moves with what a cell holds
-
-
-def _sheet(
-    widths: Sequence[float],
-    heights: Sequence[float],
-    *,
-    gap: float | Sequence[float] = 0.06,
-    row_gap: float | Sequence[float] = 0.1,
-    top: float = 0.0,
-    bottom: float = 0.0,
-    left: float = 0.0,
-) -> tuple[Figure, list[list[Axes]]]:
-    """Axes without frames in columns and rows of the given sizes; all in inches, `top` and the like beside a margin."""
-    gaps = [gap] * len(widths) if np.isscalar(gap) else [*gap, 0]
-    row_gaps = [row_gap] * len(heights) if np.isscalar(row_gap) else row_gap
-    lefts = MARGIN + left + np.cumsum([0, *np.add(widths, gaps)])
-    tops = MARGIN + top + np.cumsum([0, *np.add(heights, row_gaps)])
-    width, height = lefts[-1] - gaps[-1] + MARGIN, tops[-1] - row_gaps[-1] + bottom + MARGIN
-    figure = blank(width, height)
-    axes = [
-        [
-            figure.add_axes((x / width, 1 - (y + tall) / height, wide / width, tall / height), anchor="NW")
-            for x, wide in zip(lefts, widths, strict=False)
-        ]
-        for y, tall in zip(tops, heights, strict=False)
-    ]
-    for cell in np.ravel(axes):
-        cell.set_axis_off()
-    return figure, axes
-
-
-def _cell(images: Iterable[np.ndarray], area: float) -> tuple[float, float]:
-    """Inches (width, height) of a cell of about this area that suits the tallest and the widest image."""
-    ratios = [image.shape[0] / image.shape[1] for image in images]
-    ratio = np.clip(np.sqrt(max(ratios) * min(ratios)), 0.4, 2.5)
-    return float(np.sqrt(area / ratio)), float(np.sqrt(area * ratio))
-
-
-# Legends
-
-COMPACT = {"handlelength": 1.1, "handleheight": 1.0, "handletextpad": 0.5, "labelspacing": 0.3, "columnspacing": 1.2}
-
-
-def _swatch(name: str, colour: np.ndarray) -> Patch:
-    return Patch(facecolor=colour / 255, edgecolor="0.4", linewidth=0.4, label=name)
-
-
-def _name_width(names: Sequence[str], values: Iterable[int]) -> float:
-    """Inches a legend column needs for the longest of the names."""
-    return 0.38 + 0.058 * max((len(names[value]) for value in values), default=4)
-
-
-def _legend_size(present: Sequence[Sequence[int]], height: float, names: Sequence[str]) -> tuple[int, float]:
-    """Lines that fit into `height` inches, and the width of as many columns as the fullest legend then needs."""
-    lines = max(1, int(height / LINE))
-    columns = max(1, max(-(-len(values) // lines) for values in present))
-    return lines, columns * _name_width(names, {value for values in present for value in values})
-
-
-def _legend(
-    axes: Axes, entries: Sequence[tuple[int, str]], colours: np.ndarray, *, rows: int, title: str | None = None
-) -> None:
-    if not entries:
-        return
-    axes.legend(
-        handles=[_swatch(name, colours[value]) for value, name in entries],
-        loc="upper left",
-        bbox_to_anchor=(0, 1),
-        ncols=-(-len(entries) // rows),
-        fontsize=SMALL,
-        title=title,
-        title_fontsize=SMALL,
-        alignment="left",
-        frameon=False,
-        borderaxespad=0,
-        borderpad=0.1,
-        **COMPACT,
-    )
 
 
 def _note(axes: Axes, text: str, centred: bool = False) -> None:

@@ -101,7 +101,10 @@ def find(given: str) -> Found:
         return _run(given, _get(given, _run_of_model(given)))
     for folder in (Path(given).expanduser(), Path(given, "artifacts").expanduser()):
         if (folder / _CONFIG).is_file():
-            return Found(given, run_id=None, name=Path(given).resolve().name, status="FINISHED", tags={}, folder=folder)
+            # In an artifact store all of these folders have one name, and that above them is the run's.
+            whole = folder.resolve()
+            name = whole.parent.name if whole.name == "artifacts" else whole.name
+            return Found(given, run_id=None, name=name, status="FINISHED", tags={}, folder=folder)
     if Path(given).is_dir():
         raise UserError(f"run={given} is a folder without {_CONFIG.as_posix()}; it has to be that of a run's artifacts")
     return _run(given, _get(given, given))

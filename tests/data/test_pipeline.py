@@ -9,7 +9,15 @@ import pytest
 import tensorflow as tf
 
 from clothseg.data.augmentation.fixed import FixedCopies
-from clothseg.data.pipeline import evaluation_batches, occurrences, pass_order, steps_per_pass, training_batches
+from clothseg.data.pipeline import (
+    evaluation_batches,
+    middle_labels,
+    occurrences,
+    pass_order,
+    steps_per_pass,
+    training_batches,
+)
+from clothseg.evaluation.upsample import resize
 
 PHOTOS = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None, None], 3, axis=-1) * np.ones((1, 8, 8, 1), np.uint8)
 LABELS = PHOTOS[..., 0]
@@ -98,16 +106,42 @@ def test_an_example_that_comes_again_in_a_pass_is_another_occasion():
     assert len(set(seen)) == len(seen) and {key[0] for key in seen} == {5}
 
 
-def test_labels_for_coarse_logits_are_taken_from_the_middle_of_their_pixels():
+def coarse_labels(labels, *, stride, keys=None):
+    if keys is None:
+        keys = np.stack([np.zeros(len(labels)), np.arange(len(labels)), *[np.zeros(len(labels))] * 2], 1)
+    return middle_labels(tf.constant(labels), tf.constant(keys.astype(np.int64)), stride=stride).numpy()
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_labels_for_coarse_logits_are_not_shifted(stride):
+    # An edge at every place, in both directions: resized back bilinearly it is where it was, on average.
+    size, many = 32, 2000
+    edges = np.random.default_rng(0).integers(8, 24, (many, 2))
+    pixels = np.arange(size)
+    for axis, other in ((0, 1), (1, 0)):
+        labels = (pixels[None] >= edges[:, axis, None]).astype(np.uint8)
+        labels = np.expand_dims(labels, 2 - other).repeat(size, axis=2 - other)
+        coarse = coarse_labels(labels, stride=stride)
+        assert coarse.shape == (many, size // stride, size // stride)
+        logits = np.eye(2, dtype=np.float32)[coarse]
+        found = np.stack([resize(one, (size, size), window=(0, 0, *one.shape[:2])) for one in logits])[..., 1]
+        # Where the ramp has its middle, from how much of the line is on its far side.
+        middle = size - found.mean(axis=1 + other).sum(axis=1)
+        assert abs((middle - edges[:, axis]).mean()) < 0.1
+
+
+def test_labels_for_coarse_logits_are_those_in_the_middle_and_depend_on_the_key_alone():
     row, column = np.mgrid[:8, :8]
-    labels = np.repeat((row * 8 + column)[None].astype(np.uint8), 20, axis=0)
-    data = training_batches(
-        PHOTOS, labels, ROWS, augmentation=FixedCopies(copies=[], label_resize="nearest", shuffle_buffer=None),
-        weights=None, batch_size=2, seed=0, first_step=0, label_stride=4,
-    )  # fmt: skip
-    photos, coarse = next(iter(data))
-    assert photos.shape == (2, 8, 8, 3)
-    assert coarse.numpy().tolist() == [[[18, 22], [50, 54]]] * 2
+    labels = np.repeat((row * 8 + column)[None].astype(np.uint8), 100, axis=0)
+    four = coarse_labels(labels, stride=4)
+    middle = {
+        (r, c): [[r * 8 + c, r * 8 + c + 4], [(r + 4) * 8 + c, (r + 4) * 8 + c + 4]] for r in (1, 2) for c in (1, 2)
+    }
+    found = [next(place for place, values in middle.items() if values == one.tolist()) for one in four]
+    assert all(found.count(place) > 10 for place in middle)
+    assert np.array_equal(four, coarse_labels(labels, stride=4))
+    assert coarse_labels(labels, stride=3)[0].tolist() == [[9, 12, 15], [33, 36, 39], [57, 60, 63]]
+    assert np.array_equal(coarse_labels(labels, stride=1), labels)
 
 
 @pytest.mark.parametrize("first_step", [1, 2, 5])

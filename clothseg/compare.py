@@ -1,0 +1,76 @@
+"""`python -m clothseg.compare`: whether trained runs differ by more than chance."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from clothseg import entry, scoring, trained
+from clothseg.errors import UserError
+from clothseg.settings import CompareSettings, check
+
+log = logging.getLogger(__name__)
+
+
+def main(cfg: DictConfig) -> None:
+    """Scores the runs that `cfg` names on the same photos, photo by photo, and tells what differs."""
+    settings: CompareSettings = check(cfg, CompareSettings)
+    from clothseg.tracking.find import find
+
+    trainings = [trained.opened(find(run), weights=settings.weights) for run in settings.runs]
+    _check_different(settings.runs, trainings)
+    first = trainings[0]
+    scoring.check_classes(trainings)
+    photos = scoring.photos_of_split(settings, first)
+    scoring.check_unseen(trainings, photos, settings)
+    class_names, _ = scoring.scored_classes(settings, first)
+    configurations = trained.by_configuration(trainings)
+    offsets = [scoring.offset(settings, training) for training in trainings]
+    log.info("%s: %d photos; loading Keras", photos.what, len(photos.names))
+    first.load_keras()
+
+    from clothseg.evaluation.bootstrap import bootstrap
+    from clothseg.evaluation.together import evaluate_together
+    from clothseg.tracking import comparison as tracking
+    from clothseg.tracking.evaluation import destinations
+
+    evaluators = [
+        scoring.evaluator([training], photos, settings, offset=offset)
+        for training, offset in zip(trainings, offsets, strict=True)
+    ]
+    shown = configurations[:2] if len(configurations) > 1 else [[place] for place in configurations[0][:2]]
+    pair = shown[0][0], shown[1][0]
+    together = evaluate_together(evaluators, range(len(photos.names)), pair=pair, most=settings.figure_photos)
+    seeds = [[together.confusions[place] for place in places] for places in configurations]
+    draws = bootstrap(seeds, draws=settings.draws, seed=settings.seed)
+
+    comparison = tracking.Comparison(
+        configurations=[[trainings[place] for place in places] for places in configurations],
+        confusions=seeds,
+        draws=draws,
+        confidence=settings.confidence,
+        class_names=class_names,
+        what=scoring.name(settings, photos),
+        photos=len(photos.names),
+    )
+    with destinations(
+        [training.found for training in trainings], comparison.what, role="comparison", output=settings.output
+    ) as logs:
+        tracking.log_comparison(logs, comparison)
+        names = [photos.names[row] for row in together.rows]
+        tracking.log_predictions(logs, comparison, together, names=names, pair=[trainings[place] for place in pair])
+
+
+def _check_different(given: Sequence[str], trainings: Sequence[trained.Trained]) -> None:
+    known: dict[str, str] = {}
+    for name, training in zip(given, trainings, strict=True):
+        key = training.found.run_id or str(training.found.folder)
+        if key in known:
+            raise UserError(f"runs has {known[key]} and {name}, which are one run; name different ones")
+        known[key] = name
+
+
+if __name__ == "__main__":
+    entry.run(main, config_name="compare")
