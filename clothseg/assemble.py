@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,6 +118,13 @@ class Batches:
     batch_size: int
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.weights is not None and self.augmentation.shuffle_buffer is not None:
+            raise UserError(
+                f"augmentation.shuffle_buffer={self.augmentation.shuffle_buffer} and a sampling with weights do not go "
+                "together; augmentation.shuffle_buffer=null shuffles everything, sampling=uniform weighs nothing"
+            )
+
     def training(self, phase: Phase) -> Any:
         """Endless augmented batches at the size of a phase, labels at that of its network's logits."""
         from clothseg.data.pipeline import training_batches
@@ -175,9 +183,14 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     encoder = build_encoder(options.name, image_size=size, weights=options.weights, input_scaling=options.input_scaling)
     if options.batch_norm_momentum is not None:
         set_batch_norm_momentum(encoder, options.batch_norm_momentum)
+    made = entry.build(cfg.decoder)
+
+    def decoder(features: Any, *, classes: int) -> Any:
+        return entry.call(cfg.decoder, partial(made, classes=classes), features)
+
     return build_network(
         encoder,
-        decoder=entry.build(cfg.decoder),
+        decoder=decoder,
         classes=classes,
         presence=presence.weight > 0,
         gate=presence.gate,
@@ -195,10 +208,7 @@ def loss(cfg: DictConfig, *, pixels: np.ndarray) -> Any:
     from clothseg.training.class_weights import ClassFrequencies
     from clothseg.training.losses import made
 
-    there = pixels > 0
-    frequencies = ClassFrequencies(
-        pixels=pixels.sum(axis=0), photos=there.sum(axis=0), photo_pixels=pixels.sum(axis=1) @ there
-    )
+    frequencies = ClassFrequencies(pixels=pixels.sum(axis=0), photo_pixels=pixels.sum(axis=1) @ (pixels > 0))
     return entry.call(cfg.loss, made, entry.build(cfg.loss), frequencies)
 
 
@@ -337,7 +347,9 @@ def evaluation(
 
 def evaluation_name(split: str, options: EvaluationOptions, *more: str) -> str:
     """What an evaluation's scores are called by in a run: `val_native`, `val_native_flip`, `test_native_tags`."""
-    parts = {"flip": options.flip, "tags": options.tags, "adjusted": options.adjustment}
+    # Another amount is another evaluation.
+    adjusted = "adjusted" if options.adjustment == 1 else f"adjusted_{options.adjustment:g}"
+    parts = {"flip": options.flip, "tags": options.tags, adjusted: options.adjustment}
     return "_".join([split, "native", *(name for name, used in parts.items() if used), *more])
 
 

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from clothseg.checks import suggestion
 from clothseg.errors import UserError
 
 # What a configuration may name in `_target_`. A configuration from a stranger runs nothing else.
@@ -154,8 +154,7 @@ def explain(error: Exception) -> str:
         available = [option for option in available if not option.startswith("_")]
         if group == "hydra/launcher" and (extra := re.match("ray|submitit", name)):
             return f"{group}={name} needs pip install clothseg[{extra[0]}]"
-        near = get_close_matches(name, available, n=1)
-        hint = f"did you mean {group}={near[0]}? " if near else ""
+        hint = suggestion(name, available).replace("you mean ", f"you mean {group}=")
         return f"{group}={name} does not exist: {hint}{group} may be {', '.join(available)}"
     text = re.sub(r"Set the environment variable HYDRA_FULL_ERROR.*", "", text, flags=re.DOTALL)
     text = re.sub(r"\s*(object_type=\S*|reference_type=\S*)", "", text)

@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     what = scoring.name(settings, photos)
     runs = [training.found for training in trainings]
     with tracking.destinations(runs, what, role="evaluation", output=settings.output) as logs:
-        tracking.log_evaluation(logs, evaluation, class_names, names=photos.names, what=what, step=0)
+        tracking.log_evaluation(logs, evaluation, class_names, names=photos.names, what=what, step=None)
         if settings.figure_photos:
             shown = tracking.extremes(evaluation, most=settings.figure_photos)
             predictions = list(evaluator.predictions(shown, shown=True))

@@ -163,9 +163,13 @@ def offset(settings: Scoring, trained: Trained) -> np.ndarray | None:
 
 
 def name(settings: Scoring, photos: Photos) -> str:
-    """What scores are called by in a run: `val_native_flip`, `test_native_tags`, `val_native_scales_atr18`."""
-    more = {"scales": settings.scales != [1.0], settings.label_groups.name: settings.label_groups.groups is not None}
-    return assemble.evaluation_name(photos.what, settings, *(part for part, used in more.items() if used))
+    """What scores are called by in a run: `val_native_flip`, `test_native_tags`, `val_native_scales_1_1.5_atr18`."""
+    more = {
+        "_".join(["scales", *(f"{scale:g}" for scale in settings.scales)]): settings.scales != [1.0],
+        settings.label_groups.name: settings.label_groups.groups is not None,
+        settings.weights: settings.weights is not None,
+    }
+    return assemble.evaluation_name(photos.what, settings, *(str(part) for part, used in more.items() if used))
 
 
 def _members(trained: Trained, scales: Sequence[float]) -> list[Member]:

@@ -238,10 +238,23 @@ def test_any_sampler_composes_with_a_sweep(sampler):
     compose("sweep=lr_batch", f"hydra/sweeper/sampler={sampler}")
 
 
-def test_a_gate_without_a_head_is_told():
-    cfg = compose("presence.gate=1", "backbone=mobilenetv2", "backbone.weights=null")
-    with (
-        execution_whitelist(entry.TARGETS),
-        pytest.raises(UserError, match=r"presence.gate=1 needs .* presence.weight"),
-    ):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["presence.gate=1"], r"presence.gate=1 needs .* presence.weight"),
+        (["decoder=unet", "+decoder.foo=1"], r"decoder=clothseg.models.decoders.unet: .*unexpected keyword.* 'foo'"),
+        (["decoder=fpn", "decoder.filters=0"], "decoder.*filters=0"),
+    ],
+)
+def test_a_network_that_cannot_be_is_told(changes, told):
+    cfg = compose("backbone=mobilenetv2", "backbone.weights=null", *changes)
+    with execution_whitelist(entry.TARGETS), pytest.raises(UserError, match=told):
         assemble.networks(cfg, check(cfg, TrainSettings), classes=59)
+
+
+def test_weights_and_a_buffer_do_not_go_together():
+    cfg = compose("augmentation.shuffle_buffer=1000")
+    with execution_whitelist(entry.TARGETS):
+        augmentation = entry.build(cfg.augmentation)
+    with pytest.raises(UserError, match=r"augmentation.shuffle_buffer=1000 and a sampling with weights do not go"):
+        assemble.Batches(None, augmentation=augmentation, weights=np.ones(3), batch_size=2, seed=0)

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
+from clothseg.checks import suggestion
 from clothseg.data.labels import IGNORE
 from clothseg.data.prepared import Prepared
 from clothseg.errors import UserError
@@ -35,7 +35,7 @@ def group_labels(
 
     Raises:
         UserError: a class that is unknown, listed twice, or not at all without `rest`; a group without classes, or none
-            but "ignore"; an unknown `rest`.
+            but "ignore"; an unknown `rest`; the first class of the data set, its background, not in the first group.
     """
     listed = {group: tuple(members or ()) for group, members in groups.items()}
     if rest is not None and rest not in listed:
@@ -65,6 +65,11 @@ def group_labels(
     numbers = {group: number for number, group in enumerate(names)} | {IGNORED_GROUP: IGNORE}
     table = np.full(IGNORE + 1, IGNORE, np.uint8)
     table[: len(class_names)] = [numbers[group_of[name]] for name in class_names]
+    if table[0] != 0:
+        raise UserError(
+            f"label_groups has {class_names[0]} in {group_of[class_names[0]]}; it has to be in the first group, here "
+            f"{names[0]}, which is what scores of clothes leave out"
+        )
     return names, table
 
 
@@ -117,8 +122,8 @@ def grouped(prepared: Prepared, groups: Mapping[str, Sequence[str] | None] | Non
 
 
 def _hint(name: Any, known: Any) -> str:
-    near = get_close_matches(str(name), known, n=1)
-    return f"which is unknown: did you mean {near[0]}?" if near else "which is unknown"
+    near = suggestion(name, known)
+    return f"which is unknown: {near.rstrip()}" if near else "which is unknown"
 
 
 def _names(names: Any) -> str:

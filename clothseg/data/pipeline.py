@@ -36,7 +36,7 @@ def pass_order(
     """
     random = np.random.default_rng([seed, number])
     if weights is not None:
-        return random.permutation(draw(weights, count, random))
+        return draw(weights, count, random)
     if buffer is None or buffer >= count:
         return random.permutation(count)
     order = np.empty(count, np.int64)

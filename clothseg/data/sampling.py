@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from clothseg.checks import is_number
 from clothseg.errors import UserError
 
 
@@ -28,9 +29,9 @@ def repeat_factor(pixels: np.ndarray, *, threshold: float, maximum: float | None
     Raises:
         UserError: an option out of its range.
     """
-    if not _is_number(threshold) or not 0 < threshold <= 1:
+    if not is_number(threshold) or not 0 < threshold <= 1:
         raise UserError(f"sampling.threshold={threshold} has to be a share of the photos, above 0 and up to 1")
-    if maximum is not None and not (_is_number(maximum) and maximum >= 1):
+    if maximum is not None and not (is_number(maximum) and maximum >= 1):
         raise UserError(f"sampling.maximum={maximum} has to be 1 or more, or null for no limit")
     present = np.asarray(pixels) > 0  # (m, classes)
     # A class that is nowhere divides by 0, and is in no photo to be asked for.
@@ -63,7 +64,3 @@ def draw(weights: np.ndarray, count: int, random: np.random.Generator) -> np.nda
     ends[-1] = np.inf  # whatever was rounded
     drawn = order[np.searchsorted(ends, np.arange(count) + random.random(), side="right")]
     return random.permutation(drawn)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

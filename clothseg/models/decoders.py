@@ -14,6 +14,7 @@ from itertools import zip_longest
 
 import keras
 
+from clothseg.checks import is_count
 from clothseg.errors import UserError
 
 KERNEL_SIZE = 3  # the article's; pix2pix itself used 4
@@ -273,12 +274,12 @@ def _check_choice(option: str, value: object, *choices: object) -> None:
 
 def _check_counts(**options: object) -> None:
     for option, value in options.items():
-        _require(_is_count(value), option, value, "a whole number of at least 1")
+        _require(is_count(value), option, value, "a whole number of at least 1")
 
 
 def _check_list(option: str, values: object, length: int | None = None, *, or_none: bool = False) -> None:
     works = isinstance(values, Sequence) and len(values) == (length or len(values) or 1)
-    works = works and all(_is_count(value) or (or_none and value is None) for value in values)
+    works = works and all(is_count(value) or (or_none and value is None) for value in values)
     _require(works, option, values, f"a list of {length or 'one or more'} whole numbers of at least 1")
 
 
@@ -286,10 +287,6 @@ def _check_shares(**options: object) -> None:
     for option, value in options.items():
         works = isinstance(value, int | float) and 0 <= value < 1
         _require(works, option, value, "a number from 0 to below 1")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value >= 1
 
 
 def _require(works: bool, option: str, value: object, hint: str) -> None:

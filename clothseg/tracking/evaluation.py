@@ -31,7 +31,7 @@ CONFUSED = 15  # classes in the figure of the confusion
 class Log(Protocol):
     """Where scores, tables and figures go."""
 
-    def scores(self, values: Mapping[str, float], *, step: int) -> None: ...
+    def scores(self, values: Mapping[str, float], *, step: int | None) -> None: ...
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None: ...
 
@@ -55,7 +55,7 @@ class FolderLog:
         except OSError as error:
             raise UserError(f"output={folder} cannot be made: {error}") from error
 
-    def scores(self, values: Mapping[str, float], *, step: int) -> None:
+    def scores(self, values: Mapping[str, float], *, step: int | None) -> None:
         """Keeps what is a number."""
         path = self.folder / "scores.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -116,7 +116,7 @@ def log_evaluation(
     *,
     names: Sequence[str],
     what: str,
-    step: int,
+    step: int | None,
 ) -> dict[str, float]:
     """Logs scores, tables and figures, and prints the scores beside those of painting everything background.
 
@@ -126,7 +126,7 @@ def log_evaluation(
         class_names: one per class.
         names: of the photos, in their order.
         what: names the scores (`WHAT/miou`), the tables and the figures.
-        step: the epoch whose weights were evaluated.
+        step: the epoch whose weights were evaluated; None for the last one that a log knows of.
 
     Returns:
         The scores at the photos' own sizes.

@@ -55,8 +55,11 @@ class RunLog:
         self.id = run_id
         self._client = mlflow.MlflowClient()
 
-    def scores(self, values: Mapping[str, float], *, step: int) -> None:
-        """Logs scores of one epoch; what is not a number is left out."""
+    def scores(self, values: Mapping[str, float], *, step: int | None) -> None:
+        """Logs scores of one epoch, or of the last that the run has any of; what is not a number is left out."""
+        if step is None:
+            # MLflow shows the value of the highest step: scored again at another one, a run would keep its old scores.
+            step = max((epoch.step for epoch in self._client.get_metric_history(self.id, "val/accuracy")), default=0)
         now = int(1000 * time.time())
         metrics = [Metric(key, float(value), now, step) for key, value in values.items() if np.isfinite(value)]
         self._client.log_batch(self.id, metrics=metrics, synchronous=True)

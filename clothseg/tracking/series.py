@@ -58,10 +58,19 @@ def collect(series: str) -> list[Step]:
         raise UserError(f"series={series}: no finished run in {mlflow.get_tracking_uri()} has that tag")
     found: dict[str, dict[int, mlflow.entities.Run]] = {}
     for run in runs:
-        if "val_native/miou" not in run.data.metrics:
+        if "step" not in run.data.tags:
             raise UserError(
-                f"run {run.info.run_id} of series {series} was not scored at the photos' own size; "
-                f"python -m clothseg.evaluate run={run.info.run_id} does it"
+                f"run {run.info.run_id} of series {series} has no tag step, which tracking.tags.step=NAME gives: "
+                "what it is called in the series"
+            )
+        if "val_native/miou" not in run.data.metrics:
+            others = [
+                name.removesuffix("/miou") for name in run.data.metrics if name.endswith("/miou") and "_native_" in name
+            ]
+            has = f", but has {', '.join(others)}" if others else ""
+            raise UserError(
+                f"run {run.info.run_id} of series {series} has no val_native, scores of the plain prediction at the "
+                f"photos' own sizes{has}; python -m clothseg.evaluate run={run.info.run_id} adds them"
             )
         found.setdefault(run.data.tags["step"], {})[int(run.data.params["seed"])] = run
     return [

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
+from clothseg.checks import is_number, suggestion
 from clothseg.errors import UserError
 
 
@@ -23,12 +23,10 @@ class ClassFrequencies:
 
     Attributes:
         pixels: int64 (classes,): pixels of each class.
-        photos: int64 (classes,): photos that have the class.
         photo_pixels: int64 (classes,): labelled pixels, of whatever class, in all photos that have the class.
     """
 
     pixels: np.ndarray
-    photos: np.ndarray
     photo_pixels: np.ndarray
 
 
@@ -57,8 +55,7 @@ def weights_by_name(
     if name is None:
         return None
     if name not in WEIGHTINGS:
-        near = get_close_matches(str(name), WEIGHTINGS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = suggestion(name, WEIGHTINGS)
         raise UserError(f"class_weights={name} does not exist: {hint}it may be null, {' or '.join(WEIGHTINGS)}")
     number("power", power, 0, 1)
     if name == "effective_number":
@@ -118,8 +115,7 @@ def number(name: str, value: Any, low: float, high: float = math.inf) -> float:
     Raises:
         UserError: it is no number from `low` to `high`; names the option, the value and what would work.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and low <= value <= high and math.isfinite(value)):
+    if not (is_number(value) and low <= value <= high):
         span = f"at least {low}" if high == math.inf else f"{low} to {high}"
         raise UserError(f"{name}={value} of a loss does not work: it may be a number of {span}")
     return value

@@ -246,7 +246,8 @@ class LovaszSoftmax(PixelLoss):
     def _shares(self, errors: Any, inside: Any, counted: Any, truth: Any) -> Any:
         """What each pixel adds to 1 - IoU of each class, (groups, most, pixels)."""
         groups, most = ops.shape(truth)[0], truth.shape[1]
-        bins = ops.minimum(ops.cast(errors * self.bins, "int32"), self.bins - 1)
+        # Clipped from below as well: of a diverged training's errors, which are NaN, there is no place to look up.
+        bins = ops.clip(ops.cast(errors * self.bins, "int32"), 0, self.bins - 1)
         row = ops.reshape(ops.arange(groups * most, dtype="int32"), (groups, most, 1))
         cells = ops.reshape((row * 2 + ops.cast(inside, "int32")) * self.bins + bins, (-1,))
         ones = ops.reshape(ops.broadcast_to(counted[:, None], ops.shape(errors)), (-1,))
@@ -263,6 +264,28 @@ class LovaszSoftmax(PixelLoss):
         if_outside = (truth[..., None] - missed) / (union_upto * union_above)
         shares = ops.stack([if_outside, if_inside], axis=2)  # as `counts`
         return ops.reshape(ops.take(ops.reshape(shares, (-1,)), cells), ops.shape(errors))
+
+
+class Foreign(PixelLoss):
+    """A loss of Keras's, or one written like those, per pixel: its mean over the pixels that count.
+
+    Args:
+        loss: whose `call(labels, logits)` gives float (batch, height, width) of labels int (batch, height, width) and
+            logits (batch, height, width, classes).
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def of_pixels(self, labels: Any, counted: Any, logits: Any) -> Any:
+        losses = self.loss.call(labels, logits)
+        if len(losses.shape) != 3:
+            raise UserError(
+                f"loss={type(self.loss).__name__} gives {tuple(losses.shape)} instead of one value for each pixel; "
+                "keras.losses.SparseCategoricalCrossentropy with from_logits: true is one that works"
+            )
+        return _mean(losses, counted)
 
 
 class Sum(Loss):
@@ -356,9 +379,12 @@ def made(loss: Loss | LossMaker, frequencies: ClassFrequencies) -> Loss:
     Raises:
         UserError: the function does not take its arguments, or refuses them.
     """
-    if isinstance(loss, Loss):
-        return loss
     try:
+        if isinstance(getattr(loss, "func", loss), type):
+            # A class of losses that its arguments were given to (`_partial_`), and no function of the frequencies.
+            loss = loss()
+        if isinstance(loss, Loss):
+            return loss if isinstance(loss, (PixelLoss, Sum)) else Foreign(loss)
         return loss(frequencies)
     except TypeError as error:
         raise UserError(f"the loss cannot be made: {error}") from error

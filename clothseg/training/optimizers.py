@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from clothseg.checks import is_number
 from clothseg.errors import UserError
 
 # Names that Keras gives to weights of norms, and to biases, those of attention being of more than one dimension.
@@ -40,6 +41,9 @@ def make(
         TypeError, ValueError: of Keras, about an argument of the optimizer.
     """
     optimizer = factory(learning_rate=learning_rate)
+    decay = optimizer.weight_decay
+    if decay is not None and not (is_number(decay) and decay >= 0):
+        raise UserError(f"optimizer.weight_decay={decay} has to be a number of at least 0, or null")
     keep_from_decay(optimizer, variables)
     if encoder_rate != 1:
         scale_rates(optimizer, encoder_variables, encoder_rate)

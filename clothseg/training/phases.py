@@ -94,8 +94,16 @@ class History:
         return list(starts.items())
 
     def best(self, metric: str) -> Epoch | None:
-        """The first epoch with the highest value of a score; None before the first epoch."""
-        return max(self.epochs, key=lambda epoch: epoch.scores.get(metric, -np.inf), default=None)
+        """The first epoch with the highest value of a score; None before the first epoch.
+
+        Only epochs at the present size of photos count: scores at different sizes, of labels resized to them, are not
+        of one scale.
+        """
+        if not self.epochs:
+            return None
+        size = self.epochs[-1].phase.network.model.input_shape
+        comparable = [epoch for epoch in self.epochs if epoch.phase.network.model.input_shape == size]
+        return max(comparable, key=lambda epoch: epoch.scores.get(metric, -np.inf))
 
 
 class DivergedError(UserError):

@@ -30,8 +30,10 @@ class PresenceLoss(keras.losses.Loss):
         """The loss of every photo, float (batch,)."""
         labels = ops.cast(y_true, "int32")[..., None]
         there = ops.any(labels == ops.arange(self.classes, dtype="int32"), axis=(1, 2))
+        # A photo without a single pixel that counts says nothing of what is in it.
+        counted = ops.cast(ops.any(there, axis=-1), "float32")
         losses = ops.binary_crossentropy(ops.cast(there, "float32"), ops.cast(y_pred, "float32"), from_logits=True)
-        return ops.mean(losses, axis=-1)
+        return ops.mean(losses, axis=-1) * counted
 
 
 def without_head(logs: Mapping[str, float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule, PolynomialDecay
 
+from clothseg.checks import is_number
 from clothseg.errors import UserError
 
 Rate = float | LearningRateSchedule
@@ -62,7 +63,7 @@ def polynomial(peak: float, steps: int, *, warmup: float, power: float, floor: f
     """
     rising = _warmup_steps(peak, steps, warmup)
     _check_share("floor", floor)
-    if not _is_number(power) or power <= 0:
+    if not is_number(power) or power <= 0:
         raise UserError(f"learning_rate.power={power} has to be a number above 0; 0.9 is common")
     falling = PolynomialDecay(float(peak), steps - rising, end_learning_rate=float(peak * floor), power=float(power))
     return _warmed_up(peak, rising, falling)
@@ -158,7 +159,7 @@ def _warmed_up(peak: float, rising: int, falling: LearningRateSchedule) -> Learn
 
 def _warmup_steps(peak: float, steps: int, warmup: float) -> int:
     _check_span(peak, steps)
-    if not _is_number(warmup) or not 0 <= warmup < 1:
+    if not is_number(warmup) or not 0 <= warmup < 1:
         raise UserError(
             f"learning_rate.warmup={warmup} has to be a share of the steps, 0 or more and below 1; 0.1 is common"
         )
@@ -166,16 +167,12 @@ def _warmup_steps(peak: float, steps: int, warmup: float) -> int:
 
 
 def _check_span(peak: float, steps: int) -> None:
-    if not _is_number(peak) or not 0 < peak < float("inf"):
+    if not is_number(peak) or not 0 < peak < float("inf"):
         raise UserError(f"learning_rate={peak} has to be a number above 0")
     if not isinstance(steps, int) or steps < 1:
         raise UserError(f"a learning rate over {steps} steps cannot be; there has to be at least 1")
 
 
 def _check_share(name: str, value: float) -> None:
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise UserError(f"learning_rate.{name}={value} has to be a share of the peak, in 0..1")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

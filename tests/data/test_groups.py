@@ -46,8 +46,9 @@ def test_the_rest_goes_where_it_is_told_to():
     names, table = group_labels(CLASSES, {"background": ["background"], "person": None}, rest="person")
     assert names == ("background", "person")
     assert table[:5].tolist() == [0, 1, 1, 1, 1]
-    _, table = group_labels(CLASSES, {"all": ["hat", "coat"], "ignore": []}, rest="ignore")
-    assert table[:5].tolist() == [IGNORE, 0, 0, IGNORE, IGNORE]
+    groups = {"background": ["background"], "all": ["hat", "coat"], "ignore": []}
+    _, table = group_labels(CLASSES, groups, rest="ignore")
+    assert table[:5].tolist() == [0, 1, 1, IGNORE, IGNORE]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,8 @@ def test_the_rest_goes_where_it_is_told_to():
         (GROUPS, "cloths", "rest=cloths which is unknown: did you mean clothes"),
         (GROUPS | {"shoe": []}, None, r"groups\.shoe has no classes"),
         ({"ignore": []}, "ignore", "no group to train on"),
+        ({"coat": ["coat"], "none": []}, "none", "has background in none; it has to be in the first group, here coat"),
+        ({"ignore": ["background"], "all": []}, "all", "has background in ignore; it has to be in the first group"),
     ],
 )
 def test_mistakes_are_named(groups, rest, message):

@@ -68,8 +68,16 @@ def test_what_cannot_be_compared_is_told(store):
     with pytest.raises(UserError, match="series=mine: no finished run"):
         collect("mine")
     tracked("mine", "a", 0, None)
-    with pytest.raises(UserError, match=r"was not scored at the photos' own size; python -m clothseg.evaluate run="):
+    with pytest.raises(UserError, match=r"has no val_native, scores of .* own sizes; python -m clothseg.evaluate run="):
         collect("mine")
+    with mlflow.start_run(experiment_id="0", tags={"series": "flipped", "step": "a"}):
+        mlflow.log_metric("val_native_flip/miou", 0.1)
+    with pytest.raises(UserError, match="but has val_native_flip; python"):
+        collect("flipped")
+    with mlflow.start_run(experiment_id="0", tags={"series": "stepless"}):
+        pass
+    with pytest.raises(UserError, match=r"of series stepless has no tag step, which tracking\.tags\.step=NAME gives"):
+        collect("stepless")
 
 
 def test_files_hold_every_run_and_every_step(tmp_path):

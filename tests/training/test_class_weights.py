@@ -10,7 +10,7 @@ from clothseg.training.class_weights import ClassFrequencies, effective_number, 
 
 # Three photos of 100 pixels: the background and skirts are in all of them, a belt in one; nobody wears a cape.
 PIXELS = np.array([240, 50, 10, 0])
-FREQUENCIES = ClassFrequencies(PIXELS, photos=np.array([3, 3, 1, 0]), photo_pixels=np.array([300, 300, 100, 0]))
+FREQUENCIES = ClassFrequencies(PIXELS, photo_pixels=np.array([300, 300, 100, 0]))
 PLAIN = {"beta": 0.99, "power": 1.0, "maximum": None}
 
 
@@ -65,7 +65,7 @@ def test_no_name_is_no_weights():
 
 
 def test_a_set_without_labelled_pixels_weighs_nothing():
-    none = ClassFrequencies(*[np.zeros(4, np.int64)] * 3)
+    none = ClassFrequencies(*[np.zeros(4, np.int64)] * 2)
     for name in ("effective_number", "median_frequency"):
         assert weights_by_name(none, name, **{**PLAIN, "maximum": 5}).tolist() == [0, 0, 0, 0]
 

@@ -379,7 +379,7 @@ def test_wrong_options_are_named(make, message):
 
 
 FREQUENCIES = ClassFrequencies(
-    np.array([800, 100, 60, 39, 1, 0]), np.array([10, 10, 5, 5, 1, 0]), np.array([1000, 1000, 500, 500, 100, 0])
+    np.array([800, 100, 60, 39, 1, 0]), photo_pixels=np.array([1000, 1000, 500, 500, 100, 0])
 )
 
 
@@ -435,7 +435,12 @@ def test_the_default_is_the_loss_of_the_article():
         (["loss=sum", "+loss@loss.losses.dice=dice", "+loss.weights.dice=2"], Sum({"a": dice(smooth=1.0)}, {"a": 2.0})),
         (
             ["loss=sum", "+loss.losses.own._target_=keras.losses.SparseCategoricalCrossentropy"]
-            + ["+loss.losses.own.from_logits=true", "+loss.losses.own.ignore_class=255", "+loss.weights.own=1"],
+            + ["+loss.losses.own.from_logits=true", "+loss.weights.own=1"],
+            cross_entropy(),
+        ),
+        (
+            ["loss=sum", "+loss.losses.own._target_=keras.losses.SparseCategoricalCrossentropy"]
+            + ["+loss.losses.own._partial_=true", "+loss.losses.own.from_logits=true", "+loss.weights.own=1"],
             cross_entropy(),
         ),
     ],
@@ -458,3 +463,23 @@ def test_a_configuration_makes_the_loss_it_says(overrides, expected):
 def test_a_configuration_that_says_something_else_is_refused(overrides, message):
     with pytest.raises(UserError, match=message):
         composed(*overrides)
+
+
+def test_a_loss_of_keras_takes_coarser_logits_and_leaves_out_what_does_not_count():
+    labels, logits = example()
+    assert (labels == IGNORE).any()
+    own = made(keras.losses.SparseCategoricalCrossentropy(from_logits=True), FREQUENCIES)
+    for given in (logits, logits[:, ::2, ::2]):
+        assert float(own(labels, given)) == pytest.approx(float(cross_entropy()(labels, given)), rel=1e-5)
+
+    class OfPhotos(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(y_pred, axis=(1, 2, 3))
+
+    with pytest.raises(UserError, match=r"loss=OfPhotos gives \(\d,\) instead of one value for each pixel"):
+        made(OfPhotos(), FREQUENCIES)(labels, logits)
+
+
+def test_lovasz_of_what_is_no_number_is_none_either():
+    labels, logits = example()
+    assert np.isnan(float(lovasz()(labels, logits * np.nan)))

@@ -391,3 +391,12 @@ print("equal")
 def test_two_devices_train_as_one_does():
     done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("decay", ["high", -1, float("nan"), True])
+def test_a_weight_decay_that_cannot_be_is_told_before_anything_is_trained(decay):
+    with pytest.raises(UserError, match=rf"optimizer.weight_decay={decay} has to be a number of at least 0, or null"):
+        make(
+            lambda learning_rate: keras.optimizers.AdamW(learning_rate, weight_decay=decay),
+            learning_rate=0.1, variables=pair(), encoder_variables=pair(), encoder_rate=1.0,
+        )  # fmt: skip

@@ -17,9 +17,9 @@ from clothseg.training.presence import for_both_heads
 CLASSES = 3
 
 
-def network(presence: bool = False) -> Network:
+def network(presence: bool = False, size: int = 4) -> Network:
     """A network of a few weights, whose encoder has a batch norm."""
-    photo = keras.Input((4, 4, 3))
+    photo = keras.Input((size, size, 3))
     encoder = keras.Model(photo, keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 1)(photo)), name="encoder")
     features = encoder(photo)
     logits = keras.layers.Conv2D(CLASSES, 1, name="logits")(features)
@@ -171,6 +171,15 @@ def test_the_best_epoch_is_the_first_of_the_highest():
     ]
     assert History(epochs).best("val/miou").number == 2
     assert History().best("val/miou") is None
+
+
+def test_scores_at_another_size_are_no_competition():
+    small, large = network(), network(size=8)
+    epochs = [
+        Epoch(n + 1, phase(net), {"val/miou": value}, np.zeros((1, 1)))
+        for n, (net, value) in enumerate([(small, 0.5), (small, 0.4), (large, 0.1), (large, 0.2)])
+    ]
+    assert [History(epochs[:n]).best("val/miou").number for n in (1, 2, 3, 4)] == [1, 1, 3, 4]
 
 
 def test_weights_of_the_best_and_of_the_last_epoch_are_kept(tmp_path: Path):

@@ -29,3 +29,9 @@ def test_scores_are_named_as_without_the_head_and_losses_tell_the_heads_apart(he
     logs = {"loss": 3.0, f"{head}_loss": 2.0, "presence_loss": 1.0, f"{head}_miou": 0.5, f"val_{head}_miou": 0.25}
     named = {"loss": 3.0, f"{head}_loss": 2.0, "presence_loss": 1.0, "miou": 0.5, "val_miou": 0.25}
     assert without_head(logs) == named
+
+
+def test_a_photo_in_which_nothing_counts_says_nothing_of_what_is_there():
+    labels = np.array([[[0, 2]], [[IGNORE, IGNORE]]], np.uint8)
+    losses = keras.ops.convert_to_numpy(PresenceLoss(classes=3).call(labels, np.full((2, 3), 3, np.float32)))
+    assert losses[0] > 0 and losses[1] == 0

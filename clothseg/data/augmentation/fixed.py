@@ -7,13 +7,14 @@ gives both, so that they stay aligned; a single example without the batch axis w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
+from clothseg.checks import is_count, suggestion
 from clothseg.data.augmentation.contract import Read
+from clothseg.data.labels import IGNORE
 from clothseg.errors import UserError
 
 LabelResize = Literal["nearest", "bilinear"]
@@ -78,7 +79,12 @@ def rotate(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _resize_labels(labels: tf.Tensor, size: tuple[int, int], method: LabelResize) -> tf.Tensor:
     # Bilinear is the article's: it mixes class numbers into classes that are not there, then truncates.
-    return tf.cast(tf.image.resize(labels, size, method=method), tf.uint8)[..., 0]
+    resized = tf.cast(tf.image.resize(labels, size, method=method), tf.uint8)
+    if method == "bilinear":
+        # What is mixed with pixels that count nowhere counts nowhere: their number is no class.
+        ignored = tf.image.resize(tf.cast(labels == IGNORE, tf.float32), size, method=method) > 0
+        resized = tf.where(ignored, tf.constant(IGNORE, tf.uint8), resized)
+    return resized[..., 0]
 
 
 COPIES = ("brightness", "gamma", "hue", "crop", "flip_horizontal", "flip_vertical", "rotate")
@@ -97,14 +103,17 @@ class FixedCopies:
     """
 
     def __init__(self, *, copies: Sequence[str], label_resize: LabelResize, shuffle_buffer: int | None) -> None:
-        for name in copies:
+        if isinstance(copies, str) or not isinstance(copies, Sequence):
+            raise UserError(f"augmentation.copies={copies} has to be a list; it may hold {', '.join(COPIES)}")
+        for place, name in enumerate(copies):
+            if name in copies[:place]:
+                raise UserError(f"augmentation.copies has {name} twice; each copy is made once")
             if name not in COPIES:
-                near = get_close_matches(str(name), COPIES, n=1)
-                hint = f"did you mean {near[0]}? " if near else ""
+                hint = suggestion(name, COPIES)
                 raise UserError(f"augmentation.copies has {name}: {hint}it may hold {', '.join(COPIES)}")
         if label_resize not in ("nearest", "bilinear"):
             raise UserError(f"augmentation.label_resize={label_resize} may be nearest or bilinear")
-        if shuffle_buffer is not None and not (isinstance(shuffle_buffer, int) and shuffle_buffer >= 1):
+        if shuffle_buffer is not None and not is_count(shuffle_buffer):
             raise UserError(f"augmentation.shuffle_buffer={shuffle_buffer} may be null or a positive whole number")
         self.copies = tuple(copies)
         self.label_resize = label_resize

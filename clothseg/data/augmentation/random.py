@@ -7,13 +7,12 @@ deterministic.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 
 import numpy as np
 import tensorflow as tf
 
+from clothseg.checks import is_number
 from clothseg.data.augmentation import colour, geometry
 from clothseg.data.augmentation.contract import Read
 from clothseg.data.augmentation.keyed import between, chosen, words
@@ -121,7 +120,7 @@ class RandomAugmentation:
         self.erasing_area = _bounds("erasing_area", erasing_area, 0, 1, needed_by=self.erasing)
         self.erasing_aspect = _bounds("erasing_aspect", erasing_aspect, 0.1, 10)
         self.copy_paste = _probability("copy_paste", copy_paste)
-        if not _is_number(copy_paste_rarity) or not 0 <= copy_paste_rarity <= 2:
+        if not is_number(copy_paste_rarity) or not 0 <= copy_paste_rarity <= 2:
             raise UserError(f"augmentation.copy_paste_rarity={copy_paste_rarity}: it may be a number from 0 to 2")
         self.copy_paste_rarity = copy_paste_rarity
         self.copy_paste_flip = _probability("copy_paste_flip", copy_paste_flip)
@@ -305,7 +304,7 @@ def _to_some(
 def _probability(name: str, value: float | None) -> float:
     if value is None:
         return 0.0
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise UserError(f"augmentation.{name}={value}: it may be a probability from 0 to 1, or null")
     return float(value)
 
@@ -316,14 +315,10 @@ def _bounds(
     if value is None and not needed_by:
         return None
     pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    if len(pair) == 2 and all(map(_is_number, pair)) and least <= pair[0] <= pair[1] <= most:
+    if len(pair) == 2 and all(map(is_number, pair)) and least <= pair[0] <= pair[1] <= most:
         return float(pair[0]), float(pair[1])
     got = "null" if value is None else str(value).replace(" ", "")
     otherwise = "" if needed_by else ", or null"
     raise UserError(
         f"augmentation.{name}={got}: it may be two numbers from {least:g} to {most:g}, the lower one first{otherwise}"
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

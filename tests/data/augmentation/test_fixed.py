@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from clothseg.data.augmentation import fixed
 from clothseg.data.augmentation.fixed import COPIES, FixedCopies
+from clothseg.data.labels import IGNORE
 from clothseg.errors import UserError
 
 GEOMETRIC = ("crop", "flip_horizontal", "flip_vertical", "rotate")
@@ -145,5 +146,26 @@ def test_seven_copies_make_eight_examples_of_a_photo():
     ],
 )
 def test_wrong_options_are_named(changes, told):
+    with pytest.raises(UserError, match=told):
+        article(**changes)
+
+
+def test_bilinear_labels_mixed_with_ignored_ones_are_ignored():
+    labels = np.full((1, 10, 10), 5, np.uint8)
+    labels[:, :, 5:] = IGNORE
+    _, cropped = fixed.crop(np.zeros((1, 10, 10, 3), np.float32), labels, label_resize="bilinear")
+    assert set(np.unique(cropped)) == {5, IGNORE}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"copies": "crop"}, "augmentation.copies=crop has to be a list"),
+        ({"copies": None}, "augmentation.copies=None has to be a list"),
+        ({"copies": ["crop", "hue", "crop"]}, "augmentation.copies has crop twice"),
+        ({"shuffle_buffer": True}, "augmentation.shuffle_buffer=True may be null or"),
+    ],
+)
+def test_lists_and_numbers_are_checked(changes, told):
     with pytest.raises(UserError, match=told):
         article(**changes)
