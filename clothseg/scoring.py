@@ -17,7 +17,7 @@ from clothseg.settings import Scoring
 
 if TYPE_CHECKING:
     from clothseg.evaluation.native import Evaluator, Read, Scored
-    from clothseg.evaluation.predictor import Member
+    from clothseg.evaluation.predictor import Member, Predictor
     from clothseg.trained import Trained
 
 PARTS = {"val": "validation", "test": "test", "train": "train"}
@@ -130,23 +130,31 @@ def scored_classes(settings: Scoring, trained: Trained) -> tuple[Sequence[str], 
     return names, Scored(table, classes=len(names))
 
 
-def evaluator(
-    trainings: Sequence[Trained], photos: Photos, settings: Scoring, *, offset: np.ndarray | None
-) -> Evaluator:
-    """What scores trainings together, averaged.
+def predictor(
+    trainings: Sequence[Trained], *, flip: bool, scales: Sequence[float], offset: np.ndarray | None
+) -> Predictor:
+    """Trainings as one predictor, averaged.
 
     Args:
         trainings: with the same classes.
-        photos: that are scored.
-        settings: how.
+        flip: whether to average with the mirror image.
+        scales: sizes relative to those of the trainings, to average over.
         offset: float (classes,), added to the logits, or None; see `offset`.
     """
-    from clothseg.evaluation.native import Evaluator
     from clothseg.evaluation.predictor import Predictor
 
-    members = [member for trained in trainings for member in _members(trained, settings.scales)]
+    members = [member for trained in trainings for member in _members(trained, scales)]
+    return Predictor(members, flip=flip, offset=offset)
+
+
+def evaluator(
+    trainings: Sequence[Trained], photos: Photos, settings: Scoring, *, offset: np.ndarray | None
+) -> Evaluator:
+    """What scores trainings together, averaged; arguments as of `predictor`."""
+    from clothseg.evaluation.native import Evaluator
+
     return Evaluator(
-        Predictor(members, flip=settings.flip, offset=offset),
+        predictor(trainings, flip=settings.flip, scales=settings.scales, offset=offset),
         photos.read,
         classes=len(trainings[0].class_names),
         scored=scored_classes(settings, trainings[0])[1],

@@ -203,6 +203,29 @@ class EvaluateSettings(Scoring):
         return [self.run] if isinstance(self.run, str) else self.run
 
 
+class PredictSettings(_Section):
+    """Everything `python -m clothseg.predict` is told."""
+
+    run: str | Annotated[list[str], Field(min_length=1)]
+    photos: str | Annotated[list[str], Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)]
+    weights: Literal["last", "best"] | None
+    flip: bool
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
+    overlays: bool
+    batch_size: Size
+
+    @property
+    def runs(self) -> list[str]:
+        """What the trainings are called."""
+        return [self.run] if isinstance(self.run, str) else self.run
+
+    @property
+    def files(self) -> list[str]:
+        """Files and folders."""
+        return [self.photos] if isinstance(self.photos, str) else self.photos
+
+
 class CompareSettings(Scoring):
     """Everything `python -m clothseg.compare` is told."""
 

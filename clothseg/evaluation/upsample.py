@@ -45,12 +45,12 @@ class Upsampled:
         return mixed @ flat
 
     def winners(self) -> np.ndarray:
-        """The class with the highest logit at every pixel, int (height, width), but for the order of equal values.
+        """The class with the highest logit at every pixel, uint8 (height, width), but for the order of equal values.
 
         Of the pixels of a photo most lie between four logits with the same highest class, which is then theirs too;
         interpolated are the others alone.
         """
-        highest = self.logits.argmax(axis=-1)
+        highest = self.logits.argmax(axis=-1).astype(np.uint8)
         classes = highest.take(self._above, axis=0).take(self._before, axis=1)
         rows, columns = np.nonzero(_disagree(highest).take(self._above, axis=0).take(self._before, axis=1))
         for start in range(0, len(rows), _AT_ONCE):
@@ -74,7 +74,7 @@ def label_map(
         uint8 (height, width).
     """
     if allowed is None:
-        return Upsampled(logits, size, window=window).winners().astype(np.uint8)
+        return Upsampled(logits, size, window=window).winners()
     return allowed.astype(np.uint8)[Upsampled(logits[..., allowed], size, window=window).winners()]
 
 

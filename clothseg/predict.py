@@ -1,0 +1,129 @@
+"""`python -m clothseg.predict`: label maps of photos."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from clothseg import entry, scoring, trained
+from clothseg.data.photos import PhotoFile, find_photos, read_photo
+from clothseg.data.source import DataError
+from clothseg.errors import UserError
+from clothseg.prediction.output import Output, check_apart
+from clothseg.settings import PredictSettings, check
+
+if TYPE_CHECKING:
+    from clothseg.evaluation.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+PIXELS_AT_ONCE = 48_000_000  # of the photos that are in memory at one stage: two of a good camera
+
+
+def main(cfg: DictConfig) -> None:
+    """Predicts the photos that `cfg` names and that its output does not have yet."""
+    settings: PredictSettings = check(cfg, PredictSettings)
+    photos = find_photos(settings.files)
+    folder = Path(settings.output).expanduser()
+    check_apart(folder, photos, settings.files)
+    from clothseg.tracking.find import find
+
+    trainings = [trained.opened(find(run), weights=settings.weights) for run in settings.runs]
+    scoring.check_classes(trainings)
+    first = trainings[0]
+    made_by = {
+        "run": [training.found.run_id or str(training.found.folder) for training in trainings],
+        "weights": [training.weights.name for training in trainings],
+        "flip": settings.flip,
+        "scales": settings.scales,
+    }
+    output = Output(folder, made_by=made_by, class_names=first.class_names, overlays=settings.overlays)
+    waiting = [photo for photo in photos if not output.done(photo)]
+    log.info("%d photos, %d of them done before", len(photos), len(photos) - len(waiting))
+    if waiting:
+        first.load_keras()
+        predictor = scoring.predictor(trainings, flip=settings.flip, scales=settings.scales, offset=None)
+        begun = time.monotonic()
+        _predict(waiting, predictor, output, batch_size=settings.batch_size)
+        done = len(waiting) - len(output.skipped)
+        if done:
+            log.info("%.1f photos per second", done / (time.monotonic() - begun))
+    output.tables(photos)
+    for name, reason in output.skipped.items():
+        log.warning("left out: %s: %s", name, reason)
+    if len(output.skipped) == len(photos):
+        raise UserError(f"none of {len(photos)} photos could be read; {folder / 'skipped.csv'} has the reasons")
+    log.info("%d label maps and tables: %s", len(photos) - len(output.skipped), folder)
+
+
+def _predict(photos: Sequence[PhotoFile], predictor: Predictor, output: Output, *, batch_size: int) -> None:
+    """Reads, predicts and writes, each while the others go on."""
+    from clothseg.evaluation.upsample import label_map
+
+    def written(photo: PhotoFile, image: np.ndarray, logits: np.ndarray, window: tuple[float, ...]) -> dict:
+        return output.write(photo, image, label_map(logits, image.shape[:2], window=window, allowed=None))
+
+    with (
+        ThreadPoolExecutor() as readers,
+        ThreadPoolExecutor() as writers,
+        tqdm(desc="predicting", total=len(photos), unit="photo", delay=2, disable=None, leave=False) as progress,
+    ):
+        writing: deque[Future] = deque()
+        for batch in _batches(photos, readers, output, batch_size=batch_size):
+            found = predictor([image for _, image in batch])
+            # Those of the batch before have been written while the network worked on this one.
+            _note(writing, output, progress)
+            for (photo, image), (logits, window) in zip(batch, found, strict=True):
+                writing.append(writers.submit(written, photo, image, logits, window))
+        _note(writing, output, progress)
+
+
+def _note(writing: deque[Future], output: Output, progress: tqdm) -> None:
+    while writing:
+        output.record(writing.popleft().result())
+        progress.update()
+
+
+def _batches(
+    photos: Sequence[PhotoFile], readers: ThreadPoolExecutor, output: Output, *, batch_size: int
+) -> Iterator[list[tuple[PhotoFile, np.ndarray]]]:
+    """Photos that can be read, in batches that fit into memory; the next are read while one is worked on."""
+    coming: deque[tuple[PhotoFile, Future]] = deque()
+    rest = iter(photos)
+    batch: list[tuple[PhotoFile, np.ndarray]] = []
+    pixels = 0
+    ahead = batch_size
+    while True:
+        while len(coming) < ahead and (photo := next(rest, None)) is not None:
+            coming.append((photo, readers.submit(read_photo, photo.path)))
+        if not coming:
+            break
+        photo, future = coming.popleft()
+        try:
+            image = future.result()
+        except DataError as error:
+            output.skipped[photo.name] = str(error)
+            continue
+        batch.append((photo, image))
+        area = image.shape[0] * image.shape[1]
+        pixels += area
+        # As many of such photos are read ahead as may be in memory.
+        ahead = int(np.clip(PIXELS_AT_ONCE // max(area, 1), 1, batch_size))
+        if len(batch) == batch_size or pixels + area > PIXELS_AT_ONCE:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
+
+
+if __name__ == "__main__":
+    entry.run(main, config_name="predict")

@@ -1,0 +1,1 @@
+"""Label maps of photos that nobody has labelled."""

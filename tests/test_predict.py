@@ -1,0 +1,85 @@
+"""Photos of any kind get label maps, and what cannot be read is left out."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = (
+    "experiment=article", "dataset=paperdoll", "dataset.count=30", "dataset.image_size=[60,40]", "image_size=[64,64]",
+    "prepare.resize=pad", "batch_size=8", "backbone=mobilenetv2", "backbone.weights=null", "augmentation=none",
+    "decoder=fpn", "optimizer=adam", "schedule=one_phase", "schedule.phases.training.epochs=1",
+    "evaluation.native=false", "precision=float32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, clothseg):
+    """A folder with a trained run, and one with photos."""
+    folder = tmp_path_factory.mktemp("predict")
+    done = clothseg("train", *TINY, folder=folder)
+    assert done.returncode == 0, done.stderr
+    random = np.random.default_rng(0)
+    photos = folder / "photos"
+    (photos / "sub").mkdir(parents=True)
+    for name, size in (("a.jpg", (90, 61)), ("b.png", (33, 70)), ("sub/c.webp", (64, 64))):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(photos / name)
+    (photos / "broken.jpg").write_text("no photo")
+    return folder
+
+
+def test_label_maps_are_those_of_the_logged_model_in_the_photos_sizes(clothseg, trained):
+    import mlflow
+
+    done = clothseg("predict", "run=last", "photos=photos", "output=out", "batch_size=2", folder=trained)
+    assert done.returncode == 0, done.stderr
+    assert "4 photos, 0 of them done before" in done.stdout and "3 label maps" in done.stdout
+    assert "left out: broken.jpg" in done.stdout
+    client = mlflow.MlflowClient(f"sqlite:///{trained / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("clothseg").experiment_id])
+    (logged,) = client.search_logged_models([run.info.experiment_id])
+    model = mlflow.pyfunc.load_model(logged.artifact_location)
+    for name in ("b.png",):
+        photo = np.asarray(Image.open(trained / "photos" / name))
+        labels = np.asarray(Image.open(trained / "out" / "labels" / f"{name}.png"))
+        assert labels.shape == photo.shape[:2]
+        # Ties and rounding may decide otherwise here and there.
+        assert (labels == model.predict(photo[None])[0]).mean() > 0.99
+    with (trained / "out" / "classes.csv").open(newline="") as file:
+        areas = list(csv.DictReader(file))
+    assert {row["photo"] for row in areas} == {"a.jpg", "b.png", "sub/c.webp"}
+    assert sum(int(row["pixels"]) for row in areas if row["photo"] == "a.jpg") == 90 * 61
+    assert (trained / "out" / "overlays" / "sub" / "c.webp.jpg").is_file()
+    assert (trained / "out" / "skipped.csv").is_file()
+
+
+def test_the_same_command_goes_on_where_it_stood(clothseg, trained):
+    options = ["run=last", "photos=[photos/a.jpg,photos/b.png]", "output=again", "overlays=false"]
+    assert clothseg("predict", *options, folder=trained).returncode == 0
+    before = (trained / "again" / "labels" / "a.jpg.png").stat().st_mtime_ns
+    (trained / "again" / "labels" / "b.png.png").unlink()
+    done = clothseg("predict", *options, folder=trained)
+    assert done.returncode == 0 and "2 photos, 1 of them done before" in done.stdout
+    assert (trained / "again" / "labels" / "a.jpg.png").stat().st_mtime_ns == before
+    assert (trained / "again" / "labels" / "b.png.png").is_file()
+    assert not (trained / "again" / "overlays").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["run=last", "output=x"], "photos"),
+        (["run=last", "photos=none", "output=x"], "photos=none does not exist"),
+        (["run=last", "photos=photos", "output=photos/x"], "output=photos/x lies in photos=photos"),
+        (["run=last", "photos=photos/broken.jpg", "output=x"], "none of 1 photos could be read"),
+        (["run=0123", "photos=photos", "output=x"], "run=0123 is not in sqlite"),
+        (["run=last", "photos=photos", "output=x", "batch_size=0"], "batch_size=0: input should be greater than 0"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told_on_one_line(clothseg, trained, options, told):
+    done = clothseg("predict", *options, folder=trained)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert told in done.stderr
