@@ -36,6 +36,19 @@ def weights_folder() -> Path:
     return _shared("weights")
 
 
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty MLflow store in the working folder of the test; gives its client."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(before)
+
+
 @pytest.fixture(scope="session")
 def new_postgres() -> Iterator[Callable[[], str]]:
     """Makes an empty database on a PostgreSQL server, for the time of the tests; its SQLAlchemy address has a password.

@@ -22,16 +22,6 @@ def step(name: str, *clothing: float) -> Step:
 STEPS = [step("0 base", 0.1, 0.12), step("1 loss", 0.15, 0.17), step("2 size", 0.14)]
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    yield
-    mlflow.set_tracking_uri(before)
-
-
 def tracked(series: str, name: str, seed: int, value: float | None) -> None:
     with mlflow.start_run(experiment_id="0", tags={"series": series, "step": name}):
         mlflow.log_param("seed", seed)
