@@ -156,6 +156,7 @@ class Dice(_Overlap):
     """
 
     def __init__(self, *, smooth: float, squared: bool) -> None:
+        _true_or_false("squared", squared)
         super().__init__()
         self.smooth = number("smooth", smooth, 0)
         self.squared = squared
@@ -213,6 +214,7 @@ class LovaszSoftmax(PixelLoss):
     """
 
     def __init__(self, *, per_image: bool, most: int | None, bins: int) -> None:
+        _true_or_false("per_image", per_image)
         super().__init__()
         self.per_image = per_image
         self.most = None if most is None else _whole("most", most, 1)
@@ -336,7 +338,7 @@ def cross_entropy(
         UserError: an option is unknown or out of its range.
     """
     return CrossEntropy(
-        class_weights=weights_by_name(frequencies, class_weights, **weighting),
+        class_weights=_class_weights(frequencies, class_weights, weighting),
         label_smoothing=label_smoothing,
         prior=frequencies.pixels / max(frequencies.pixels.sum(), 1),
         adjustment=adjustment,
@@ -347,8 +349,7 @@ def focal(
     frequencies: ClassFrequencies, *, gamma: float, class_weights: str | None, weighting: Mapping[str, Any]
 ) -> Focal:
     """`Focal` with the training set's class weights; arguments as in `cross_entropy`."""
-    weights = weights_by_name(frequencies, class_weights, **weighting)
-    return Focal(gamma=gamma, class_weights=weights)
+    return Focal(gamma=gamma, class_weights=_class_weights(frequencies, class_weights, weighting))
 
 
 def dice(frequencies: ClassFrequencies, **options: Any) -> Dice:
@@ -370,6 +371,14 @@ def weighted_sum(
     frequencies: ClassFrequencies, *, losses: Mapping[str, Loss | LossMaker], weights: Mapping[str, float]
 ) -> Sum:
     """`Sum` of losses, those made from the frequencies that are functions of them."""
+    for part, given in (("losses", losses), ("weights", weights)):
+        if not isinstance(given, Mapping):
+            raise UserError(f"loss.{part}={given} has to name losses, as loss=cross_entropy_dice does")
+    for name, loss in losses.items():
+        if not callable(loss):
+            raise UserError(
+                f"loss.losses.{name}={loss} is no loss; +loss@loss.losses.{name}=dice adds one, for example"
+            )
     return Sum({name: made(loss, frequencies) for name, loss in losses.items()}, weights)
 
 
@@ -390,6 +399,12 @@ def made(loss: Loss | LossMaker, frequencies: ClassFrequencies) -> Loss:
         raise UserError(f"the loss cannot be made: {error}") from error
 
 
+def _class_weights(frequencies: ClassFrequencies, name: str | None, weighting: Mapping[str, Any]) -> np.ndarray | None:
+    if not isinstance(weighting, Mapping):
+        raise UserError(f"loss.weighting={weighting} has to be beta, power and maximum; class_weights=null is for none")
+    return weights_by_name(frequencies, name, **weighting)
+
+
 def _float32(values: Sequence[float] | None) -> np.ndarray | None:
     return None if values is None else np.asarray(values, np.float32)
 
@@ -400,6 +415,11 @@ def _mean(values: Any, weights: Any) -> Any:
 
 def _weighted(counted: Any, labels: Any, class_weights: np.ndarray | None) -> Any:
     return counted if class_weights is None else counted * ops.take(class_weights, labels)
+
+
+def _true_or_false(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise UserError(f"{name}={value} of a loss does not work: it may be true or false")
 
 
 def _whole(name: str, value: Any, low: int, high: float = math.inf) -> int:

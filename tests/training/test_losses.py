@@ -455,6 +455,11 @@ def test_a_configuration_makes_the_loss_it_says(overrides, expected):
     [
         (["loss.class_weights=median"], "class_weights=median does not exist"),
         (["loss=sum"], "at least one has to be above 0"),
+        (["loss.weighting=null"], "loss.weighting=None has to be beta, power and maximum"),
+        (["loss=cross_entropy_dice", "loss.weights=null"], "loss.weights=None has to name losses"),
+        (["loss=cross_entropy_dice", "+loss.losses.x=3", "+loss.weights.x=1"], "loss.losses.x=3 is no loss"),
+        (["loss=dice", "loss.squared=0.5"], "squared=0.5 of a loss does not work: it may be true or false"),
+        (["loss=lovasz", "loss.per_image=5"], "per_image=5 of a loss does not work"),
         (["loss=cross_entropy_dice", "+loss.weights.lovasz=1"], "lovasz is in one alone"),
         (["loss=lovasz", "+loss.bin=3"], "unexpected keyword argument 'bin'"),
         (["+loss.weighting.gamma=3"], "unexpected keyword argument 'gamma'"),
