@@ -30,6 +30,7 @@ NATIVE_SCORES = {
     "dice": "mean Dice",
     "boundary_f": "boundary F",
 }
+PLAIN_FIGURES = ("val_native_best_and_worst", "val_native_calibration", "val_native_confusion")
 ARTIFACTS = ("figures", "tables", "config", "data/split.json")
 
 
@@ -175,6 +176,10 @@ def _take_in_training(client: Any, run: Any, aside: Path) -> None:
     # The same few training photos in every result would only fill the repository.
     for figure in ("samples", "augmentation"):
         (aside / "figures" / f"{figure}.png").unlink(missing_ok=True)
+    # Of the evaluations, whose tables are all here, the plain one is drawn.
+    for path in (aside / "figures").glob("*_native_*.png"):
+        if path.stem not in PLAIN_FIGURES:
+            path.unlink()
     config = aside / "config" / "config.yaml"
     (aside / "config.yaml").write_text(_portable(config.read_text("utf-8")), encoding="utf-8")
     shutil.rmtree(config.parent)
