@@ -132,6 +132,7 @@ def test_figures_show_both_phases(artifacts):
         "samples.png", "augmentation.png", "curves.png", "class_iou.png", "confusion.png",
         "predictions_1_frozen.png", "predictions_1_frozen_jet.png",
         "predictions_2_fine_tuning.png", "predictions_2_fine_tuning_jet.png",
+        "val_native_class_iou.png", "val_native_confusion.png", "val_native_calibration.png",
     }  # fmt: skip
     for name in names:
         with Image.open(artifacts / "figures" / name) as image:
