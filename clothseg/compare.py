@@ -17,12 +17,9 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     """Scores the runs that `cfg` names on the same photos, photo by photo, and tells what differs."""
     settings: CompareSettings = check(cfg, CompareSettings)
-    from clothseg.tracking.find import find
-
-    trainings = [trained.opened(find(run), weights=settings.weights) for run in settings.runs]
+    trainings = trained.opened_together(settings.runs, weights=settings.weights)
     _check_different(settings.runs, trainings)
     first = trainings[0]
-    scoring.check_classes(trainings)
     photos = scoring.photos_of_split(settings, first)
     scoring.check_unseen(trainings, photos, settings)
     class_names, _ = scoring.scored_classes(settings, first)

@@ -18,11 +18,8 @@ def main(cfg: DictConfig) -> None:
     options = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "dataset"])
     settings: EvaluateSettings = check(options, EvaluateSettings)
     dataset = cfg.get("dataset")
-    from clothseg.tracking.find import find
-
-    trainings = [trained.opened(find(run), weights=settings.weights) for run in settings.runs]
+    trainings = trained.opened_together(settings.runs, weights=settings.weights)
     first = trainings[0]
-    scoring.check_classes(trainings)
     if dataset is None:
         photos = scoring.photos_of_split(settings, first)
         scoring.check_unseen(trainings, photos, settings)

@@ -35,10 +35,7 @@ def main(cfg: DictConfig) -> None:
     photos = find_photos(settings.files)
     folder = Path(settings.output).expanduser()
     check_apart(folder, photos, settings.files)
-    from clothseg.tracking.find import find
-
-    trainings = [trained.opened(find(run), weights=settings.weights) for run in settings.runs]
-    scoring.check_classes(trainings)
+    trainings = trained.opened_together(settings.runs, weights=settings.weights)
     first = trainings[0]
     made_by = {
         "run": [training.found.run_id or str(training.found.folder) for training in trainings],

@@ -86,21 +86,6 @@ def photos_of_dataset(dataset: DictConfig, trained: Trained) -> Photos:
     return Photos(names, read, source.name)
 
 
-def check_classes(trainings: Sequence[Trained]) -> None:
-    """Refuses trainings whose classes are not the same, made of the same classes of the data.
-
-    Raises:
-        UserError: names the first that differs.
-    """
-    first = trainings[0]
-    for other in trainings[1:]:
-        if other.class_names != first.class_names or other.groups != first.groups:
-            raise UserError(
-                f"run={other.found.given} has {len(other.class_names)} classes and {first.found.given} "
-                f"{len(first.class_names)}, or others; only networks with the same classes go together"
-            )
-
-
 def check_unseen(trainings: Sequence[Trained], photos: Photos, settings: Scoring) -> None:
     """Refuses to score a network on photos that it was trained on as if it had not seen them.
 

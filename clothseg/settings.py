@@ -179,46 +179,46 @@ class ResultsSettings(_Section):
     experiments: Annotated[str, Field(min_length=1)]
 
 
-class Scoring(EvaluationOptions):
+class _Trainings(_Section):
+    """How photos are put through what was trained."""
+
+    weights: Literal["last", "best"] | None
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
+    batch_size: Size
+
+
+class _Averaged(_Section):
+    """One training, or several that are averaged."""
+
+    run: str | Annotated[list[str], Field(min_length=1)]
+
+    @property
+    def runs(self) -> list[str]:
+        """What the trainings are called."""
+        return [self.run] if isinstance(self.run, str) else self.run
+
+
+class Scoring(EvaluationOptions, _Trainings):
     """How trainings are scored, whether together or against each other."""
 
     split: Literal["val", "test", "train"]
-    weights: Literal["last", "best"] | None
     root: str | None
     label_groups: LabelGroups
-    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
     output: str | None
     figure_photos: Annotated[int, Field(ge=0, le=50)]
-    batch_size: Size
 
 
-class EvaluateSettings(Scoring):
+class EvaluateSettings(Scoring, _Averaged):
     """Everything `python -m clothseg.evaluate` is told, but for another data set."""
 
-    run: str | Annotated[list[str], Field(min_length=1)]
 
-    @property
-    def runs(self) -> list[str]:
-        """What the trainings are called."""
-        return [self.run] if isinstance(self.run, str) else self.run
-
-
-class PredictSettings(_Section):
+class PredictSettings(_Trainings, _Averaged):
     """Everything `python -m clothseg.predict` is told."""
 
-    run: str | Annotated[list[str], Field(min_length=1)]
     photos: str | Annotated[list[str], Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)]
-    weights: Literal["last", "best"] | None
     flip: bool
-    scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
     overlays: bool
-    batch_size: Size
-
-    @property
-    def runs(self) -> list[str]:
-        """What the trainings are called."""
-        return [self.run] if isinstance(self.run, str) else self.run
 
     @property
     def files(self) -> list[str]:

@@ -122,6 +122,29 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
     return Trained(found, cfg, settings, given, class_names, kept)
 
 
+def opened_together(names: Sequence[str], *, weights: Literal["last", "best"] | None) -> list[Trained]:
+    """Trainings that go together: their classes are the same, made of the same classes of the data.
+
+    Args:
+        names: what they are called; see `find`.
+        weights: as of `opened`.
+
+    Raises:
+        UserError: one cannot be had, or has other classes than the first.
+    """
+    from clothseg.tracking.find import find
+
+    trainings = [opened(find(name), weights=weights) for name in names]
+    first = trainings[0]
+    for other in trainings[1:]:
+        if other.class_names != first.class_names or other.groups != first.groups:
+            raise UserError(
+                f"run={other.found.given} has {len(other.class_names)} classes and {first.found.given} "
+                f"{len(first.class_names)}, or others; only networks with the same classes go together"
+            )
+    return trainings
+
+
 # What may differ between trainings of one configuration: the seed, and where and how something was run.
 _NOT_CONFIGURATION = (
     "seed",

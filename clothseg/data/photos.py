@@ -38,13 +38,14 @@ def find_photos(given: Sequence[str]) -> list[PhotoFile]:
         UserError: a path does not exist, a folder has no photos, or two photos have the same name.
     """
     photos: list[PhotoFile] = []
+    endings = _endings()
     for text in given:
         path = Path(text).expanduser()
         if path.is_dir():
             found = [PhotoFile(file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*"))]
-            found = [photo for photo in found if _is_picture(photo)]
+            found = [photo for photo in found if _is_picture(photo, endings)]
             if not found:
-                raise UserError(f"photos={text} has no pictures in it; {', '.join(_endings()[:6])} and more are")
+                raise UserError(f"photos={text} has no pictures in it; {', '.join(endings[:6])} and more are")
             photos += found
         elif path.is_file():
             photos.append(PhotoFile(path, path.name))
@@ -90,9 +91,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _is_picture(photo: PhotoFile) -> bool:
+def _is_picture(photo: PhotoFile, endings: Sequence[str]) -> bool:
     hidden = any(part.startswith(".") for part in photo.name.split("/"))
-    return not hidden and photo.path.suffix.lower() in _endings() and photo.path.is_file()
+    return not hidden and photo.path.suffix.lower() in endings and photo.path.is_file()
 
 
 def _endings() -> list[str]:

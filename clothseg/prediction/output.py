@@ -14,8 +14,8 @@ from PIL import Image
 
 from clothseg.data.photos import PhotoFile
 from clothseg.errors import UserError
+from clothseg.palette import palette
 from clothseg.prediction.overlay import overlay
-from clothseg.tracking.palette import palette
 
 JOURNAL = "predictions.jsonl"
 LABELS, OVERLAYS = "labels", "overlays"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from clothseg.data.labels import BACKGROUND
-from clothseg.tracking.palette import colorize
+from clothseg.palette import colorize
 
 LONGEST = 1600  # pixels of a side: an overlay is to be looked at
 OPACITY = 0.55  # of the classes over the photo

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from clothseg.evaluation.bootstrap import Interval
 from clothseg.evaluation.native import Prediction
+from clothseg.palette import colorize, palette
 from clothseg.tracking.canvas import (
     BLUE,
     GREEN,
@@ -27,7 +28,6 @@ from clothseg.tracking.canvas import (
     headline,
     tidy,
 )
-from clothseg.tracking.palette import colorize, palette
 from clothseg.tracking.sheets import by_area, cell_size, legend, legend_size, picture, sheet
 
 if TYPE_CHECKING:

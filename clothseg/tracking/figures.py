@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from clothseg.data.labels import IGNORE
 from clothseg.evaluation.calibration import Calibration
+from clothseg.palette import colorize, palette
 from clothseg.tracking.canvas import (
     BLUE,
     GREEN,
@@ -36,7 +37,6 @@ from clothseg.tracking.canvas import (
     headline,
     tidy,
 )
-from clothseg.tracking.palette import colorize, palette
 from clothseg.tracking.sheets import (
     COMPACT,
     GREY,

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from clothseg.data.labels import IGNORE
+from clothseg.palette import colorize
 from clothseg.tracking.canvas import INK, SMALL, blank
-from clothseg.tracking.palette import colorize
 
 MARGIN = 0.15  # inches
 LINE = SMALL * 1.38 / 72  # inches a legend line takes

@@ -11,8 +11,8 @@ from PIL import Image
 
 from clothseg.data.photos import PhotoFile
 from clothseg.errors import UserError
+from clothseg.palette import palette
 from clothseg.prediction.output import Output, check_apart
-from clothseg.tracking.palette import palette
 
 NAMES = ("background", "hat", "coat")
 

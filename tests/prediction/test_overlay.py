@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from clothseg.palette import palette
 from clothseg.prediction.overlay import LONGEST, OPACITY, overlay
-from clothseg.tracking.palette import palette
 
 NAMES = ("background", "hat", "coat")
 

@@ -10,8 +10,8 @@ from matplotlib.legend import Legend
 
 from clothseg.data.labels import CLASS_NAMES, IGNORE
 from clothseg.evaluation.calibration import CalibrationCounts
+from clothseg.palette import PALETTE
 from clothseg.tracking import figures
-from clothseg.tracking.palette import PALETTE
 
 SKIN, DRESS, HAT = (CLASS_NAMES.index(name) for name in ("skin", "dress", "hat"))
 PAIR = {"class_names": CLASS_NAMES, "names": ["a", "b"]}

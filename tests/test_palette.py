@@ -5,7 +5,7 @@ import pytest
 
 from clothseg.data.labels import CLASS_NAMES
 from clothseg.errors import UserError
-from clothseg.tracking.palette import PALETTE, colorize, lab, palette
+from clothseg.palette import PALETTE, colorize, lab, palette
 
 
 def closest(colours):
