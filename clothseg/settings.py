@@ -226,6 +226,20 @@ class PredictSettings(_Trainings, _Averaged):
         return [self.photos] if isinstance(self.photos, str) else self.photos
 
 
+class ExportSettings(_Section):
+    """Everything `python -m clothseg.export` is told."""
+
+    run: str
+    format: Literal["saved_model", "onnx", "litert", "keras"]
+    quantize: Literal["float16", "int8"] | None
+    output: Annotated[str, Field(min_length=1)]
+    weights: Literal["last", "best"] | None
+    root: str | None
+    split: Literal["val", "test", "train"]
+    photos: Size
+    calibration: Size
+
+
 class CompareSettings(Scoring):
     """Everything `python -m clothseg.compare` is told."""
 

@@ -73,11 +73,11 @@ class Trained:
         return assemble.data(cfg, self.settings)
 
     def load_keras(self) -> None:
-        """Loads Keras with the seed, the threads and the precision of the training."""
+        """Loads Keras with the seed and the precision of the training, on every core of this machine."""
         from clothseg.training import backend, precision
 
         options = self.settings
-        backend.load(seed=options.seed, deterministic=options.deterministic, threads=options.threads)
+        backend.load(seed=options.seed, deterministic=options.deterministic, threads=None)
         precision.set_policy(options.precision)
 
     def model(self, *, size: assemble.Size) -> keras.Model:

@@ -116,3 +116,21 @@ class CommandLine:
 def clothseg() -> CommandLine:
     """Runs an entry point: `clothseg("train", "seed=1", folder=tmp_path)`."""
     return CommandLine()
+
+
+# Padded photos, a decoder that ends at a coarser stride, a photo size of its own.
+SMALL_RUN = (
+    "experiment=article", "dataset=paperdoll", "dataset.count=30", "dataset.image_size=[60,40]", "image_size=[64,64]",
+    "prepare.resize=pad", "batch_size=8", "backbone=mobilenetv2", "backbone.weights=null", "augmentation=none",
+    "decoder=fpn", "optimizer=adam", "schedule=one_phase", "schedule.phases.training.epochs=1",
+    "evaluation.native=false", "precision=float32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory, clothseg) -> Path:
+    """A folder with an MLflow store, in which a small network was trained once."""
+    folder = tmp_path_factory.mktemp("small_run")
+    done = clothseg("train", *SMALL_RUN, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -187,13 +187,17 @@ def test_best_and_last_weights_are_kept_and_fit_the_model(artifacts, finished):
 def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(clothseg, finished):
     folder, _, run = finished
     code = (
-        "import sys, mlflow, numpy as np\n"
+        "import base64, io, sys, mlflow, numpy as np, pandas\n"
+        "from PIL import Image\n"
         "sys.modules['clothseg'] = None\n"  # who takes the model away does not have this package
         f"mlflow.set_tracking_uri('sqlite:///{folder / 'mlflow.db'}')\n"
         f"model = mlflow.pyfunc.load_model('runs:/{run.info.run_id}/model')\n"
-        "photos = np.random.default_rng(0).integers(0, 256, (2, 50, 40, 3), dtype=np.uint8)\n"
-        "labels = model.predict(photos)\n"
-        "assert labels.shape == (2, 50, 40) and labels.dtype == np.uint8 and labels.max() < 59, labels\n"
+        "photo, file = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8), io.BytesIO()\n"
+        "Image.fromarray(photo).save(file, format='PNG')\n"
+        "(answer,) = model.predict(pandas.DataFrame({'photo': [file.getvalue()]}))\n"
+        "labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer['label_map']))))\n"
+        "assert labels.shape == (50, 40) and labels.dtype == np.uint8 and labels.max() < 59, labels\n"
+        "assert sum(found['pixels'] for found in answer['classes']) == 50 * 40, answer['classes']\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

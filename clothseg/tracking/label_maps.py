@@ -1,12 +1,19 @@
-"""The model that MLflow keeps: raw photos in, label maps out. MLflow runs this file when it loads one.
+"""The model that MLflow keeps: files of photos in, label maps and areas of clothes out. MLflow runs this file when it
+loads one.
 
-It needs Keras and NumPy, and not this package, so whoever takes the model away takes all of it.
+It needs Keras, NumPy and Pillow, and not this package, so whoever takes the model away takes all of it.
 """
+
+import base64
+import io
 
 import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-PADDING = 127  # grey level around a photo that keeps its shape, as in training
+MOST_PIXELS = 25_000_000  # of a photo: all classes of all of its pixels are in memory at once
+PAPER = (255, 255, 255)  # behind what is transparent
 
 
 class LabelMaps(mlflow.pyfunc.PythonModel):
@@ -17,46 +24,80 @@ class LabelMaps(mlflow.pyfunc.PythonModel):
         import keras
 
         self.network = keras.models.load_model(context.artifacts["network"], compile=False, safe_mode=True)
+        self.classes = context.model_config["classes"]
+        self.colours = np.array(context.model_config["colours"], np.uint8)
 
-    def predict(self, context, model_input: np.ndarray, params=None) -> np.ndarray:
-        """Labels every pixel.
+    def predict(self, context, model_input, params=None):
+        """Labels every pixel of photos.
 
         Args:
             context: of MLflow.
-            model_input: photos uint8 (batch, height, width, 3) in 0..255, of any size.
+            model_input: a data frame whose column `photo` has the bytes of picture files; in JSON they are base64.
             params: not used.
 
         Returns:
-            uint8 (batch, height, width), the class of every pixel at the photos' own size: logits at the network's
-            size, resized bilinearly, then the highest.
+            A list with a dictionary for every photo: `height` and `width` in pixels; `label_map`, a PNG of that size in
+            base64, whose pixel values are classes and which has their colours inside; and `classes`, with the number,
+            name, pixels and share (0..1) of every class found, the largest first.
+
+        Raises:
+            MlflowException: a photo cannot be read or is too large; as an answer of a server, status 400.
         """
-        import keras
+        photos = [_photo(content, place) for place, content in enumerate(model_input["photo"])]
+        return [self._labelled(photo) for photo in photos]
 
-        photos = np.asarray(model_input)
-        if photos.ndim != 4 or photos.shape[-1] != 3:
-            raise ValueError(
-                f"photos have the shape {photos.shape}; what works is (batch, height, width, 3), RGB in 0..255"
-            )
-        size, network_size = photos.shape[1:3], self.network.input_shape[1:3]
-        top, left, height, width = _frame(size, network_size, resize=(context.model_config or {}).get("resize"))
-        below, right = network_size[0] - top - height, network_size[1] - left - width
-        labels = np.empty(photos.shape[:3], np.uint8)
-        for row, photo in enumerate(photos):
-            fitted = keras.ops.image.resize(photo[None].astype("float32"), (height, width))
-            fitted = keras.ops.pad(fitted, ((0, 0), (top, below), (left, right), (0, 0)), constant_values=PADDING)
-            logits = keras.ops.image.resize(self.network(fitted, training=False), network_size)
-            logits = keras.ops.image.resize(logits[:, top : top + height, left : left + width], size)
-            labels[row] = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1))[0]
-        return labels
+    def _labelled(self, photo):
+        labels = np.asarray(self.network(photo[None], training=False)["labels"])[0]
+        picture = Image.fromarray(labels)
+        picture.putpalette(self.colours.tobytes())
+        file = io.BytesIO()
+        picture.save(file, format="PNG")
+        counts = np.bincount(labels.ravel(), minlength=len(self.classes))
+        found = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
+        return {
+            "height": labels.shape[0],
+            "width": labels.shape[1],
+            "label_map": base64.b64encode(file.getvalue()).decode("ascii"),
+            "classes": [
+                {
+                    "class": number,
+                    "name": self.classes[number],
+                    "pixels": int(counts[number]),
+                    "share": float(counts[number] / labels.size),
+                }
+                for number in found
+            ],
+        }
 
 
-def _frame(size, network_size, *, resize):
-    """Top, left, height and width of a photo in what the network is shown; see `clothseg.data.prepared.frame_of`."""
-    if resize != "pad":
-        return 0, 0, *network_size
-    scale = min(wanted / have for wanted, have in zip(network_size, size, strict=True))
-    height, width = (max(1, min(wanted, round(have * scale))) for wanted, have in zip(network_size, size, strict=True))
-    return (network_size[0] - height) // 2, (network_size[1] - width) // 2, height, width
+def _photo(content, place):
+    """A photo as it is meant to be looked at, uint8 (height, width, 3); as `clothseg.data.photos.read_photo`."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise _refused(
+                    f"photo {place} has {width} x {height} pixels; up to {MOST_PIXELS} work, make it smaller"
+                )
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+                image = Image.fromarray(grey.astype(np.uint8))
+            elif image.has_transparency_data:
+                whole = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", whole.size, (*PAPER, 255)), whole)
+            return np.asarray(image.convert("RGB"))
+    except MlflowException:
+        raise
+    except Exception as error:  # for broken files Pillow's decoders raise nearly anything
+        reason = "no picture file" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
+        raise _refused(
+            f"photo {place} cannot be read ({reason}); send the content of a JPEG, PNG or other picture file in base64"
+        ) from error
+
+
+def _refused(reason):
+    return MlflowException.invalid_parameter_value(reason)
 
 
 mlflow.models.set_model(LabelMaps())

@@ -206,7 +206,8 @@ class Report:
         if kept.number != self.predictions_drawn:
             self.predictions(kept, place=f"{keep}_epoch", starts=history.phases())
         if log_model is not None:
-            self.run.model(self.model, resize=log_model)
+            example = self.prepared.photos[self.parts.validation[0]]
+            self.run.model(self.model, resize=log_model, class_names=self.class_names, example=example)
         # Named so that MLflow, which sorts charts by name, shows them after the curves.
         best_scores = {f"val_best/{name[4:]}": value for name, value in best.scores.items() if name.startswith("val/")}
         best_scores |= {"val_best/epoch": best.number}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import os
 import subprocess
 import tempfile
@@ -18,14 +19,19 @@ from typing import Any, Literal
 import keras
 import mlflow
 import numpy as np
+import pandas
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array, Object, Property
+from PIL import Image
 
 from clothseg.errors import StoppedError, UserError
+from clothseg.models.label_maps import label_map_network
+from clothseg.palette import palette
 from clothseg.text import as_csv
 from clothseg.tracking.store import experiment_of, quiet, store_address, where
 
@@ -200,34 +206,65 @@ class TrackedRun(RunLog):
             dataset = MetaDataset(source, name=name, digest=digest)
             mlflow.log_input(dataset, context=part, tags={"photos": str(len(photos)), "fingerprint": fingerprint})
 
-    def model(self, model: keras.Model, *, resize: Literal["squash", "pad"]) -> None:
-        """Logs a network so that `mlflow.pyfunc.load_model` opens it and maps raw photos to label maps.
+    def model(
+        self, model: keras.Model, *, resize: Literal["squash", "pad"], class_names: Sequence[str], example: np.ndarray
+    ) -> None:
+        """Logs a network so that `mlflow models serve` and `mlflow.pyfunc.load_model` map photos to label maps.
 
         Args:
             model: photos to logits.
             resize: how photos were brought to its size in training.
+            class_names: one per class.
+            example: uint8 (height, width, 3), a photo to show what the model takes.
         """
-        signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
-            outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
-        )
         backend = keras.backend.backend()
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            # The signature is written down above, so no example is needed to find it out.
-            warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
+            # The signature is written down; type hints, from which MLflow would make one, cannot say what it does.
+            warnings.filterwarnings("ignore", message="(?s).*type hints")
             path = Path(folder, "network.keras")
             # A model around the same layers is not compiled: neither optimizer nor metrics are saved with it.
-            keras.Model(model.input, model.output, name=model.name).save(path)
+            network = keras.Model(model.input, model.output, name=model.name)
+            label_map_network(network, resize=resize).save(path)
             mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("label_maps.py")),
                 artifacts={"network": str(path)},
-                signature=signature,
-                model_config={"resize": resize},
+                signature=_signature(),
+                input_example=pandas.DataFrame({"photo": [_jpeg(example)]}),
+                model_config={"classes": list(class_names), "colours": palette(len(class_names)).tolist()},
                 pip_requirements=[
-                    f"{package}=={versions()[package]}" for package in ("mlflow", "keras", "numpy", backend)
+                    f"{package}=={versions()[package]}" for package in ("mlflow", "keras", "numpy", "pillow", backend)
                 ],
             )
+
+
+def _signature() -> ModelSignature:
+    """What the logged model takes and gives; see `label_maps.LabelMaps.predict`."""
+    area = Object(
+        [
+            Property("class", DataType.long),
+            Property("name", DataType.string),
+            Property("pixels", DataType.long),
+            Property("share", DataType.double),
+        ]
+    )
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "photo")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.long, "height"),
+                ColSpec(DataType.long, "width"),
+                ColSpec(DataType.string, "label_map"),
+                ColSpec(Array(area), "classes"),
+            ]
+        ),
+    )
+
+
+def _jpeg(photo: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, format="JPEG", quality=80)
+    return file.getvalue()
 
 
 @contextmanager

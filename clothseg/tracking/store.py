@@ -13,10 +13,11 @@ from clothseg.errors import UserError
 
 
 def quiet() -> None:
-    """Silences what MLflow reports of every migration of a new database, and of a new experiment."""
+    """Silences what MLflow reports of every migration of a new database, of a new experiment and of a model."""
     for chatty in (
         "alembic",
         "mlflow.store.db.utils",
+        "mlflow.pyfunc",
         "mlflow.system_metrics.system_metrics_monitor",
         "mlflow.tracking.fluent",
     ):

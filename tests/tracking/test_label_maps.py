@@ -1,46 +1,78 @@
-"""The model that MLflow keeps brings photos to its network as they were brought in training."""
+"""The model that MLflow keeps: files of photos in, label maps and areas out, and reasons for what it refuses."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import base64
+import io
 
-import keras
 import numpy as np
+import pandas
 import pytest
+from mlflow.exceptions import MlflowException
+from PIL import Image
 
-from clothseg.data import prepared
+from clothseg.data.photos import read_photo
 from clothseg.tracking import label_maps
 
 
 def model() -> label_maps.LabelMaps:
-    """Its network says of every other pixel which colour is the strongest there."""
-    photo = keras.Input((16, 16, 3))
+    """Its network says of every pixel which colour is the strongest there."""
     found = label_maps.LabelMaps()
-    found.network = keras.Model(photo, keras.layers.AveragePooling2D(2)(photo))
+    found.network = lambda photos, training: {"labels": photos.argmax(axis=-1).astype(np.uint8)}
+    found.classes = ["red", "green", "blue"]
+    found.colours = np.uint8([[200, 0, 0], [0, 200, 0], [0, 0, 200]])
     return found
 
 
-@pytest.mark.parametrize("resize", ["pad", "squash"])
-@pytest.mark.parametrize("size", [(40, 20), (20, 40), (64, 64), (7, 31)])
-def test_photos_of_any_shape_get_labels_at_their_places(size, resize):
-    height, width = size
-    photo = np.zeros((1, height, width, 3), np.uint8)
-    expected = np.zeros((height, width), np.uint8)
-    expected[: height // 2, width // 2 :], expected[height // 2 :, : width // 2] = 1, 2
-    photo[0] = 200 * np.eye(3, dtype=np.uint8)[expected]
-    labels = model().predict(SimpleNamespace(model_config={"resize": resize}), photo)
-    assert labels.shape == (1, height, width) and labels.dtype == np.uint8
-    # All but the pixels beside an edge between two colours.
-    assert (labels[0] == expected).mean() > (0.6 if min(size) < 10 else 0.85)
+def file(picture: Image.Image, **options) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, **options)
+    return content.getvalue()
 
 
-@pytest.mark.parametrize("own", [(825, 550), (550, 825), (100, 100), (3, 700)])
-def test_a_photo_is_padded_as_in_training(own):
-    assert label_maps._frame(own, (96, 64), resize="pad") == prepared.frame_of(own, (96, 64), resize="pad")
-    assert label_maps._frame(own, (96, 64), resize="squash") == (0, 0, 96, 64)
-    assert label_maps.PADDING == prepared.PADDING
+def answer(content: bytes) -> dict:
+    (found,) = model().predict(None, pandas.DataFrame({"photo": [content]}))
+    return found
 
 
-def test_photos_that_are_none_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(4, 4, 3\)"):
-        model().predict(SimpleNamespace(model_config={}), np.zeros((4, 4, 3), np.uint8))
+def test_it_answers_with_a_label_map_that_is_a_picture_and_with_areas():
+    photo = np.zeros((4, 6, 3), np.uint8)
+    photo[:, :4, 1], photo[:, 4:, 2] = 255, 255
+    found = answer(file(Image.fromarray(photo), format="PNG"))
+    with Image.open(io.BytesIO(base64.b64decode(found["label_map"]))) as picture:
+        assert np.array_equal(np.asarray(picture), photo.argmax(axis=-1))
+        assert np.array_equal(np.asarray(picture.convert("RGB"))[0, 0], [0, 200, 0])
+    assert (found["height"], found["width"]) == (4, 6)
+    assert found["classes"] == [
+        {"class": 1, "name": "green", "pixels": 16, "share": pytest.approx(2 / 3)},
+        {"class": 2, "name": "blue", "pixels": 8, "share": pytest.approx(1 / 3)},
+    ]
+
+
+def test_photos_are_read_as_everywhere_else(tmp_path):
+    random = np.random.default_rng(0)
+    turned = Image.Exif()
+    turned[274] = 6
+    colours = Image.fromarray(random.integers(0, 256, (5, 8, 3), dtype=np.uint8))
+    pictures = {
+        "turned.jpg": (colours, {"exif": turned}),
+        "clear.png": (Image.fromarray(random.integers(0, 256, (5, 8, 4), dtype=np.uint8)), {}),
+        "grey.png": (Image.fromarray(random.integers(0, 65536, (5, 8), dtype=np.uint16)), {}),
+        "palette.gif": (colours.quantize(16), {}),
+    }
+    for name, (picture, options) in pictures.items():
+        picture.save(tmp_path / name, **options)
+        content = (tmp_path / name).read_bytes()
+        assert np.array_equal(label_maps._photo(content, 0), read_photo(tmp_path / name)), name
+
+
+@pytest.mark.parametrize("content", [b"no photo", b"", None, 5])
+def test_what_is_no_photo_is_refused_with_the_reason(content):
+    with pytest.raises(MlflowException, match="photo 0 cannot be read") as refused:
+        answer(content)
+    assert refused.value.get_http_status_code() == 400
+
+
+def test_photos_that_would_not_fit_into_memory_are_refused():
+    with pytest.raises(MlflowException, match="6000 x 5000 pixels"):
+        answer(file(Image.new("1", (6000, 5000)), format="PNG"))
