@@ -82,7 +82,7 @@ def _names(trainings: Sequence[trained.Trained]) -> list[str]:
 
 def _origin(training: trained.Trained) -> str:
     found = training.found
-    return f"run {found.run_id}, commit {found.commit[:12]}" if found.run_id else "a folder of artifacts"
+    return f"run {found.run_id}\ncommit {found.commit[:12]}" if found.run_id else "a folder of artifacts"
 
 
 if __name__ == "__main__":

@@ -238,8 +238,11 @@ class CompareSettings(Scoring):
 class ReportSettings(Scoring):
     """Everything `python -m clothseg.report` is told."""
 
+    # As many as the page has colours for.
     runs: Annotated[
-        list[str], Field(min_length=1), BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+        list[str],
+        Field(min_length=1, max_length=5),
+        BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
     ]
 
 

@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 PANELS = {"loss": "Loss", "accuracy": "Pixel accuracy", "clothing_miou": "Clothing mean IoU"}
 PARTS = {"train": "training", "val": "validation"}
-NAMES = tuple(f"{part}/{metric}" for metric in PANELS for part in PARTS)
+BASELINE = "val/background_accuracy"
+NAMES = (*(f"{part}/{metric}" for metric in PANELS for part in PARTS), BASELINE)
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 34  # of the frame, in the SVG's units
 
@@ -22,8 +23,8 @@ def panels(histories: Sequence[Mapping[str, Sequence[tuple[int, float]]]]) -> li
         histories: of every run epochs and values, by the names in `NAMES`; values that are not finite are left out.
 
     Returns:
-        Of every panel its title, its ticks (place, text) and its lines: number of the run, part, and points (x, y,
-        epoch, value).
+        Of every panel its title, its ticks (place, text), the all-background accuracy (y, value) where it belongs there
+        and is known, and its lines: number of the run, part, and points (x, y, epoch, value).
     """
     found = [_panel(metric, title, histories) for metric, title in PANELS.items()]
     return [panel for panel in found if panel["lines"]]
@@ -39,6 +40,7 @@ def _panel(metric: str, title: str, histories: Sequence[Mapping[str, Sequence[tu
     if not lines:
         return {"lines": []}
     every = [point for _, _, points in lines for point in points]
+    baseline = [history[BASELINE][-1][1] for history in histories if metric == "accuracy" and BASELINE in history]
     first, last = min(step for step, _ in every), max(step for step, _ in every)
     rows = MaxNLocator(5).tick_values(min(value for _, value in every), max(value for _, value in every))
     low, high = rows[0], rows[-1]
@@ -57,6 +59,7 @@ def _panel(metric: str, title: str, histories: Sequence[Mapping[str, Sequence[tu
         "frame": {"left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM},
         "rows": [(y(value), f"{value:.6g}") for value in rows],
         "columns": [(x(step), f"{step:g}") for step in epochs],
+        "baseline": [(y(value), value) for value in baseline[:1] if low <= value <= high],
         "lines": [
             {
                 "run": number,

@@ -25,6 +25,7 @@ from clothseg.training.scores import Counts
 
 LONGEST = 600  # pixels of a side of a photo in the page
 QUALITY = 85  # of its JPEG
+LETTERS = "ABCDE"  # what several runs are called where names are too long; the page has as many colours
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Run:
 
     Attributes:
         name: it goes by.
-        origin: where it is from, in words.
+        origin: where it is from, in words, on one line or more.
         options: its configuration, by dotted names.
         evaluation: its scores on the photos of the page, those of all runs.
         history: epochs and values of its curves, of those in `curves.NAMES`; may be empty.
@@ -99,10 +100,11 @@ def page(
     environment.filters |= {"share": _share, "signed": _signed}
     colours = palette(len(class_names))
     return environment.get_template("page.html.jinja").render(
-        title=" and ".join(run.name for run in runs),
+        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side",
         what=what,
         photos=photos,
         runs=runs,
+        letters=LETTERS,
         headline=_headline([run.evaluation for run in runs]),
         panels=curves.panels([run.history for run in runs]),
         changed=_changed(runs),
@@ -136,7 +138,7 @@ def _headline(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
 def _classes(
     evaluations: Sequence[Evaluation], class_names: Sequence[str], colours: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Of every class what the table says of it."""
+    """Of every class what the table says of it, the commonest first."""
     counts = [Counts.of(evaluation.confusion) for evaluation in evaluations]
     iou, recall = ([score(own) for own in counts] for score in (scores.class_iou, scores.class_recall))
     pixels = counts[0].truth
@@ -149,7 +151,7 @@ def _classes(
             "iou": [own[number] for own in iou],
             "recall": [own[number] for own in recall],
         }
-        for number, name in enumerate(class_names)
+        for number, name in sorted(enumerate(class_names), key=lambda own: -pixels[own[0]])
     ]
 
 
@@ -166,8 +168,8 @@ def _shown(example: Example, runs: Sequence[Run], class_names: Sequence[str], co
     photo = Image.fromarray(first.photo)
     photo.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     layers = {"truth": first.truth}
-    for run, prediction in zip(runs, example.predictions, strict=True):
-        layers[run.name if len(runs) > 1 else "prediction"] = prediction.predicted
+    for letter, prediction in zip(LETTERS, example.predictions, strict=False):
+        layers[f"prediction {letter}" if len(runs) > 1 else "prediction"] = prediction.predicted
     maps = {name: resize_labels(labels, photo.size[::-1], how="nearest") for name, labels in layers.items()}
     there = np.bincount(np.concatenate([labels.ravel() for labels in maps.values()]), minlength=IGNORE + 1)
     order = [number for number in np.argsort(-there[: len(class_names)], kind="stable") if there[number]]
@@ -211,4 +213,5 @@ def _share(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:+.3f}"
+    # No difference has no sign.
+    return "" if np.isnan(value) else f"{value:+.3f}" if f"{abs(value):.3f}" != "0.000" else "0.000"

@@ -33,7 +33,8 @@ function paint(canvas, labels) {
   const picture = context.createImageData(canvas.width, canvas.height);
   labels.forEach((label, pixel) => {
     const colour = lookup.colours[label];
-    if (colour) picture.data.set([...colour, 255], 4 * pixel);
+    // The photo's own background shows through: what matters are clothes.
+    if (colour) picture.data.set([...colour, label === 0 ? 90 : 255], 4 * pixel);
   });
   context.putImageData(picture, 0, 0);
 }
