@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from clothseg import entry, scoring, trained
-from clothseg.errors import UserError
 from clothseg.settings import CompareSettings, check
 
 log = logging.getLogger(__name__)
@@ -18,7 +16,7 @@ def main(cfg: DictConfig) -> None:
     """Scores the runs that `cfg` names on the same photos, photo by photo, and tells what differs."""
     settings: CompareSettings = check(cfg, CompareSettings)
     trainings = trained.opened_together(settings.runs, weights=settings.weights)
-    _check_different(settings.runs, trainings)
+    trained.check_different(trainings)
     first = trainings[0]
     photos = scoring.photos_of_split(settings, first)
     scoring.check_unseen(trainings, photos, settings)
@@ -58,15 +56,6 @@ def main(cfg: DictConfig) -> None:
         tracking.log_comparison(logs, comparison)
         names = [photos.names[row] for row in together.rows]
         tracking.log_predictions(logs, comparison, together, names=names, pair=[trainings[place] for place in pair])
-
-
-def _check_different(given: Sequence[str], trainings: Sequence[trained.Trained]) -> None:
-    known: dict[str, str] = {}
-    for name, training in zip(given, trainings, strict=True):
-        key = training.found.run_id or str(training.found.folder)
-        if key in known:
-            raise UserError(f"runs has {known[key]} and {name}, which are one run; name different ones")
-        known[key] = name
 
 
 if __name__ == "__main__":

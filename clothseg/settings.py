@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clothseg.errors import UserError
 
@@ -247,6 +247,17 @@ class CompareSettings(Scoring):
     draws: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
+
+
+class ReportSettings(Scoring):
+    """Everything `python -m clothseg.report` is told."""
+
+    # As many as the page has colours for.
+    runs: Annotated[
+        list[str],
+        Field(min_length=1, max_length=5),
+        BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    ]
 
 
 class TrainSettings(_DataSettings):

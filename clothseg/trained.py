@@ -145,6 +145,21 @@ def opened_together(names: Sequence[str], *, weights: Literal["last", "best"] | 
     return trainings
 
 
+def check_different(trainings: Sequence[Trained]) -> None:
+    """Refuses to set a training against itself.
+
+    Raises:
+        UserError: names two names of one training.
+    """
+    known: dict[str, str] = {}
+    for training in trainings:
+        found = training.found
+        key = found.run_id or str(found.folder)
+        if key in known:
+            raise UserError(f"runs has {known[key]} and {found.given}, which are one run; name different ones")
+        known[key] = found.given
+
+
 # What may differ between trainings of one configuration: the seed, and where and how something was run.
 _NOT_CONFIGURATION = (
     "seed",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 import numpy as np
 
 from clothseg.evaluation.bootstrap import Difference, Draws, Interval
@@ -133,16 +132,14 @@ def log_comparison(logs: Sequence[Log], comparison: Comparison) -> None:
         for number, name in enumerate(comparison.class_names)
     ]
     changed = comparison.changed()
-    curves = {training.found.name: _histories(training) for own in comparison.configurations for training in own}
+    curves = [[training.found.history(CURVES) for training in own] for own in comparison.configurations]
     drawn = {"scores": figures.scores(comparison, NAMES)}
     if len(names) > 1:
         drawn["classes"] = figures.class_changes(
             iou[0], iou[1], pixels=pixels, class_names=comparison.class_names, names=names[:2]
         )
-    if any(curves.values()):
-        drawn["curves"] = figures.curves(
-            [[_histories(training) for training in own] for own in comparison.configurations], CURVES, names=names
-        )
+    if any(map(any, curves)):
+        drawn["curves"] = figures.curves(curves, CURVES, names=names)
     for destination in logs:
         destination.scores(_values(comparison), step=0)
         destination.table(header, rows, "tables/comparison.csv")
@@ -226,19 +223,6 @@ def _change(iou: Sequence[np.ndarray], number: int) -> list[float | str]:
 
 def _changes(names: Sequence[str]) -> list[str]:
     return [f"{name} less {names[0]}" for name in names[1:]]
-
-
-def _histories(training: Trained) -> dict[str, list[tuple[int, float]]]:
-    """Epochs and values of every curve; none for a folder, which has no metrics."""
-    if training.found.run_id is None:
-        return {}
-    client = mlflow.MlflowClient()
-    histories = {name: client.get_metric_history(training.found.run_id, name) for name in CURVES}
-    return {
-        name: sorted((metric.step, metric.value) for metric in history)
-        for name, history in histories.items()
-        if history
-    }
 
 
 def _print(comparison: Comparison, changed: Sequence[tuple[str, list[Any]]]) -> None:

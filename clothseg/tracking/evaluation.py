@@ -29,11 +29,13 @@ CONFUSED = 15  # classes in the figure of the confusion
 
 
 class Log(Protocol):
-    """Where scores, tables and figures go."""
+    """Where scores, tables, texts and figures go."""
 
     def scores(self, values: Mapping[str, float], *, step: int | None) -> None: ...
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None: ...
+
+    def text(self, text: str, path: str) -> None: ...
 
     def figure(self, figure: Figure, path: str) -> None: ...
 
@@ -64,7 +66,11 @@ class FolderLog:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None:
         """Writes a CSV file."""
-        self._path(path).write_text(as_csv(columns, rows), encoding="utf-8")
+        self.text(as_csv(columns, rows), path)
+
+    def text(self, text: str, path: str) -> None:
+        """Writes a text."""
+        self._path(path).write_text(text, encoding="utf-8")
 
     def figure(self, figure: Figure, path: str) -> None:
         """Writes a picture."""

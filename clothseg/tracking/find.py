@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +72,14 @@ class Found:
             return sorted(f"{folder}/{path.name}" for path in (self.folder / folder).glob("*") if path.is_file())
         found = mlflow.MlflowClient().list_artifacts(self.run_id, folder)
         return sorted(artifact.path for artifact in found if not artifact.is_dir)
+
+    def history(self, names: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
+        """Epochs and values of those of its curves that it has; none for a folder, which has no metrics."""
+        if self.run_id is None:
+            return {}
+        client = mlflow.MlflowClient()
+        found = {name: client.get_metric_history(self.run_id, name) for name in names}
+        return {name: sorted((metric.step, metric.value) for metric in own) for name, own in found.items() if own}
 
     @property
     def commit(self) -> str:
