@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -164,6 +165,26 @@ def explain(error: Exception) -> str:
 def _end(message: str, *, status: int = 2) -> NoReturn:
     print(f"clothseg: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+@contextmanager
+def lines_begin(text: str) -> Iterator[None]:
+    """Puts a text before all that is logged meanwhile."""
+
+    def mark(record: logging.LogRecord) -> bool:
+        # Every handler is shown the same record.
+        if not hasattr(record, "marked"):
+            record.marked, record.msg = True, f"{text.replace('%', '%%')}: {record.msg}"
+        return True
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(mark)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(mark)
 
 
 def flatten(cfg: DictConfig) -> dict[str, Any]:

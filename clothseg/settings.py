@@ -35,7 +35,7 @@ class Splitting(_Section):
 
     validation: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(ge=0, lt=1)]
-    random_state: Annotated[int, Field(ge=0)]
+    random_state: Annotated[int, Field(ge=0, lt=2**32)]
     file: str | None
     group_distance: Annotated[int, Field(ge=0, le=64)] | None
 
@@ -260,6 +260,7 @@ class TrainSettings(_DataSettings):
     optimizer: Part
     learning_rate: Part
     schedule: Schedule
+    folds: Annotated[int, Field(ge=2)] | None
     sweep: Sweep | None
 
 

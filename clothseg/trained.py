@@ -105,7 +105,8 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
     given = entry.flatten(cfg)
     split = found.file("data/split.json")
     try:
-        cfg.sweep = None
+        # What the command was beside the training.
+        cfg.sweep = cfg.folds = None
         cfg.splitting.file = str(split)
         # They come from the training.
         cfg.backbone.weights = None
@@ -148,6 +149,7 @@ def opened_together(names: Sequence[str], *, weights: Literal["last", "best"] | 
 # What may differ between trainings of one configuration: the seed, and where and how something was run.
 _NOT_CONFIGURATION = (
     "seed",
+    "folds",
     "tracking",
     "threads",
     "dataset.root",
