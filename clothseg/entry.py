@@ -10,12 +10,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -101,6 +102,15 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
         if message is None:
             raise
         _end(message)
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Another command's configuration, for a command that ends with it."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name, list(overrides))
+    # A process in which a multirun's job runs, without Hydra itself.
+    with hydra.initialize_config_dir(str(config_folder())):
+        return hydra.compose(config_name, list(overrides))
 
 
 def build(part: DictConfig) -> Any:

@@ -14,6 +14,8 @@ from clothseg.errors import UserError
 
 Size = Annotated[int, Field(gt=0)]
 Part = dict[str, Any]
+# MLflow's own rule is wider, but not all of it can be written as models:/NAME@ALIAS.
+ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class _Section(BaseModel):
@@ -226,13 +228,25 @@ class PredictSettings(_Trainings, _Averaged):
         return [self.photos] if isinstance(self.photos, str) else self.photos
 
 
-class CompareSettings(Scoring):
-    """Everything `python -m clothseg.compare` is told."""
+class Comparing(Scoring):
+    """How trainings are scored against each other."""
 
-    runs: Annotated[list[str], Field(min_length=2)]
     draws: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
+
+
+class CompareSettings(Comparing):
+    """Everything `python -m clothseg.compare` is told."""
+
+    runs: Annotated[list[str], Field(min_length=2)]
+
+
+class RegisterSettings(Comparing):
+    """Everything `python -m clothseg.register` is told."""
+
+    run: str
+    name: ModelName
 
 
 class TrainSettings(_DataSettings):
@@ -261,6 +275,8 @@ class TrainSettings(_DataSettings):
     learning_rate: Part
     schedule: Schedule
     folds: Annotated[int, Field(ge=2)] | None
+    # As an attribute it is one of Python's own classes.
+    register_as: Annotated[ModelName | None, Field(alias="register")]
     sweep: Sweep | None
 
 

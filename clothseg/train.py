@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clothseg import assemble, entry
+from clothseg import assemble, entry, register
 from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import StoppedError, UserError
 from clothseg.settings import TrainSettings, check
@@ -42,6 +42,7 @@ NOT_IN_NAME = (
     "prepare.cache=",
     "prepare.workers=",
     "threads=",
+    "register=",
 )
 
 
@@ -89,6 +90,7 @@ def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
 
 
 def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun: float) -> dict[str, float]:
+    _check_together(settings)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if settings.folds is not None:
         return _cross_validate(cfg, settings, folder, begun, count=settings.folds)
@@ -102,19 +104,39 @@ def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun:
     # Seeds first: whatever is built below draws from them.
     backend.load(seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
     own = _Own(_run_name(settings, trial), _tags(settings, trial), parent=trial.parent if trial is not None else None)
-    return _fit(cfg, settings, data, trial, own, folder, begun).reached
+    fitted = _fit(cfg, settings, data, trial, own, folder, begun)
+    if settings.register_as is not None:
+        register.main(entry.compose("register", [f"run={fitted.run_id}", f'name="{settings.register_as}"']))
+    return fitted.reached
+
+
+def _check_together(settings: TrainSettings) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        UserError: names them, and what would work.
+    """
+    folds, name, sweep = settings.folds, settings.register_as, settings.sweep
+    if folds is not None and sweep is not None:
+        raise UserError(f"folds={folds} and sweep={sweep.space} do not go together; folds=null sweeps")
+    if folds is not None and not settings.evaluation.native:
+        raise UserError(
+            f"folds={folds} pools scores at the photos' own sizes; evaluation.native=false has none, true has"
+        )
+    if name is not None and (folds is not None or sweep is not None):
+        other = f"folds={folds}" if folds is not None else f"sweep={sweep.space}"
+        raise UserError(
+            f"register={name} and {other} do not go together; python -m clothseg.register run=RUN name={name} "
+            "registers one of their runs"
+        )
+    if name is not None and not settings.tracking.log_model:
+        raise UserError(f"register={name} needs the logged model; tracking.log_model=false has none, true has")
 
 
 def _cross_validate(
     cfg: DictConfig, settings: TrainSettings, folder: Path, begun: float, *, count: int
 ) -> dict[str, float]:
     """Trains once for each fold. Returns the scores of all photos that were validated on, at their own sizes."""
-    if settings.sweep is not None:
-        raise UserError(f"folds={count} and sweep={settings.sweep.space} do not go together; folds=null sweeps")
-    if not settings.evaluation.native:
-        raise UserError(
-            f"folds={count} pools scores at the photos' own sizes; evaluation.native=false has none, true has"
-        )
     folds = assemble.folds(cfg, settings, count=count)
     final = folds[0].final
     log.info("%s: %d photos in %d folds; loading Keras", final.name, sum(len(x.parts.validation) for x in folds), count)

@@ -73,19 +73,21 @@ class Trained:
         return assemble.data(cfg, self.settings)
 
     def load_keras(self) -> None:
-        """Loads Keras with the seed, the threads and the precision of the training."""
-        from clothseg.training import backend, precision
+        """Loads Keras with the seed and the threads of the training."""
+        from clothseg.training import backend
 
         options = self.settings
         backend.load(seed=options.seed, deterministic=options.deterministic, threads=options.threads)
-        precision.set_policy(options.precision)
 
     def model(self, *, size: assemble.Size) -> keras.Model:
-        """The network with its weights, photos float32 (batch, *size, 3) in 0..255 to logits.
+        """The network with its weights and in its precision, photos float32 (batch, *size, 3) in 0..255 to logits.
 
         Args:
             size: height and width of the photos that it is for. A network has the same weights at every size.
         """
+        from clothseg.training import precision
+
+        precision.set_policy(self.settings.precision)
         network = assemble.network(self.cfg, self.settings, classes=len(self.class_names), size=size)
         network.model.load_weights(self.weights)
         return network.model
@@ -106,7 +108,7 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
     split = found.file("data/split.json")
     try:
         # What the command was beside the training.
-        cfg.sweep = cfg.folds = None
+        cfg.sweep = cfg.folds = cfg.register = None
         cfg.splitting.file = str(split)
         # They come from the training.
         cfg.backbone.weights = None
@@ -150,6 +152,7 @@ def opened_together(names: Sequence[str], *, weights: Literal["last", "best"] | 
 _NOT_CONFIGURATION = (
     "seed",
     "folds",
+    "register",
     "tracking",
     "threads",
     "dataset.root",
