@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import UserError
 from clothseg.models.backbones import check_download, check_encoder
 from clothseg.settings import EvaluationOptions, PhaseSettings, TrainSettings
-from clothseg.stages import prepare_dataset, split_dataset
+from clothseg.stages import fold_dataset, prepare_dataset, split_dataset
 
 if TYPE_CHECKING:
     from clothseg.data.augmentation.contract import Augmentation
@@ -79,6 +79,19 @@ def data(cfg: DictConfig, settings: TrainSettings) -> Data:
     Raises:
         UserError: an encoder, a size or a file of weights cannot be, or the data cannot be had.
     """
+    return _data(cfg, settings, lambda final: [split_dataset(final, settings)])[0]
+
+
+def folds(cfg: DictConfig, settings: TrainSettings, *, count: int) -> list[Data]:
+    """The same photos in the splits of cross-validation; see `Split.folds`.
+
+    Raises:
+        UserError: as of `data`, and for more folds than photos.
+    """
+    return _data(cfg, settings, lambda final: fold_dataset(final, settings, count=count))
+
+
+def _data(cfg: DictConfig, settings: TrainSettings, cut: Callable[[Prepared], list[Split]]) -> list[Data]:
     wanted = sizes(settings)
     for size in wanted:
         check_encoder(settings.backbone.name, image_size=size, weights=settings.backbone.weights)
@@ -97,7 +110,7 @@ def data(cfg: DictConfig, settings: TrainSettings) -> Data:
     table = None
     if groups.groups is not None:
         table = group_labels(source.class_names, groups.groups, rest=groups.rest)[1]
-    return Data(source, prepared, split_dataset(final, settings), wanted[-1], table)
+    return [Data(source, prepared, parts, wanted[-1], table) for parts in cut(final)]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from clothseg import entry, scoring, trained
-from clothseg.settings import CompareSettings, check
+from clothseg.settings import CompareSettings, Comparing, check
+
+if TYPE_CHECKING:
+    from clothseg.tracking.comparison import Comparison
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +22,19 @@ def main(cfg: DictConfig) -> None:
     settings: CompareSettings = check(cfg, CompareSettings)
     trainings = trained.opened_together(settings.runs, weights=settings.weights)
     trained.check_different(trainings)
+    compared(trainings, settings)
+
+
+def compared(trainings: Sequence[trained.Trained], settings: Comparing) -> Comparison:
+    """Scores trainings on the photos of the first, and logs and prints whether the others differ from it.
+
+    Args:
+        trainings: two or more, with the same classes.
+        settings: how.
+
+    Raises:
+        UserError: the photos cannot be had, or one of the trainings was trained on some of them.
+    """
     first = trainings[0]
     photos = scoring.photos_of_split(settings, first)
     scoring.check_unseen(trainings, photos, settings)
@@ -24,7 +42,8 @@ def main(cfg: DictConfig) -> None:
     configurations = trained.by_configuration(trainings)
     offsets = [scoring.offset(settings, training) for training in trainings]
     log.info("%s: %d photos; loading Keras", photos.what, len(photos.names))
-    first.load_keras()
+    # The last may have been trained by this very process, which has its threads then and cannot take others.
+    trainings[-1].load_keras()
 
     from clothseg.evaluation.bootstrap import bootstrap
     from clothseg.evaluation.together import evaluate_together
@@ -56,6 +75,7 @@ def main(cfg: DictConfig) -> None:
         tracking.log_comparison(logs, comparison)
         names = [photos.names[row] for row in together.rows]
         tracking.log_predictions(logs, comparison, together, names=names, pair=[trainings[place] for place in pair])
+    return comparison
 
 
 if __name__ == "__main__":

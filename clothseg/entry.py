@@ -10,11 +10,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -102,6 +104,15 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
         _end(message)
 
 
+def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Another command's configuration, for a command that ends with it."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name, list(overrides))
+    # A process in which a multirun's job runs, without Hydra itself.
+    with hydra.initialize_config_dir(str(config_folder())):
+        return hydra.compose(config_name, list(overrides))
+
+
 def build(part: DictConfig) -> Any:
     """Makes what `part` names in `_target_`.
 
@@ -164,6 +175,26 @@ def explain(error: Exception) -> str:
 def _end(message: str, *, status: int = 2) -> NoReturn:
     print(f"clothseg: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+@contextmanager
+def lines_begin(text: str) -> Iterator[None]:
+    """Puts a text before all that is logged meanwhile."""
+
+    def mark(record: logging.LogRecord) -> bool:
+        # Every handler is shown the same record.
+        if not hasattr(record, "marked"):
+            record.marked, record.msg = True, f"{text.replace('%', '%%')}: {record.msg}"
+        return True
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(mark)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(mark)
 
 
 def flatten(cfg: DictConfig) -> dict[str, Any]:

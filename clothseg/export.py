@@ -15,7 +15,7 @@ import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from clothseg import entry, scoring, trained
+from clothseg import assemble, entry, scoring, trained
 from clothseg.deployment import formats
 from clothseg.errors import UserError
 from clothseg.palette import palette
@@ -44,13 +44,13 @@ def main(cfg: DictConfig) -> None:
     training.load_keras()
 
     from clothseg.deployment.parity import parity
+    from clothseg.evaluation.predictor import Predictor
     from clothseg.models.label_maps import label_map_network
-    from clothseg.training import precision
 
     formats.check_backend(settings.format)
     # Other runtimes compute in float32, whatever was trained in.
-    precision.set_policy("float32")
-    network = label_map_network(training.model(size=training.size), resize=training.settings.prepare.resize)
+    original = training.model(size=training.size, precision="float32")
+    network = label_map_network(original, resize=training.settings.prepare.resize)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as aside:
         made = Path(aside, path.name)
         log.info("writing %s", path)
@@ -62,7 +62,7 @@ def main(cfg: DictConfig) -> None:
             calibration=lambda: _calibration(training, settings),
         )
         found = parity(
-            scoring.predictor([training], flip=False, scales=[1.0], offset=None),
+            Predictor([assemble.member(original, training.settings)], flip=False, offset=None),
             formats.opened(made, name=settings.format, threads=None),
             photos.read,
             _spread(len(photos.names), settings.photos),

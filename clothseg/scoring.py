@@ -168,7 +168,7 @@ def name(settings: Scoring, photos: Photos) -> str:
 def _members(trained: Trained, scales: Sequence[float]) -> list[Member]:
     """The network of a training at every scale."""
     sizes = dict.fromkeys(_scaled(trained.size, scale) for scale in scales)
-    return [assemble.member(trained.model(size=size), trained.settings) for size in sizes]
+    return [assemble.member(trained.model(size=size, precision=None), trained.settings) for size in sizes]
 
 
 def _scaled(size: assemble.Size, scale: float) -> assemble.Size:

@@ -14,6 +14,8 @@ from clothseg.errors import UserError
 
 Size = Annotated[int, Field(gt=0)]
 Part = dict[str, Any]
+# MLflow's own rule is wider, but not all of it can be written as models:/NAME@ALIAS.
+ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class _Section(BaseModel):
@@ -35,7 +37,7 @@ class Splitting(_Section):
 
     validation: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(ge=0, lt=1)]
-    random_state: Annotated[int, Field(ge=0)]
+    random_state: Annotated[int, Field(ge=0, lt=2**32)]
     file: str | None
     group_distance: Annotated[int, Field(ge=0, le=64)] | None
 
@@ -240,10 +242,9 @@ class ExportSettings(_Section):
     calibration: Size
 
 
-class CompareSettings(Scoring):
-    """Everything `python -m clothseg.compare` is told."""
+class Comparing(Scoring):
+    """How trainings are scored against each other."""
 
-    runs: Annotated[list[str], Field(min_length=2)]
     draws: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
@@ -258,6 +259,19 @@ class ReportSettings(Scoring):
         Field(min_length=1, max_length=5),
         BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
     ]
+
+
+class CompareSettings(Comparing):
+    """Everything `python -m clothseg.compare` is told."""
+
+    runs: Annotated[list[str], Field(min_length=2)]
+
+
+class RegisterSettings(Comparing):
+    """Everything `python -m clothseg.register` is told."""
+
+    run: str
+    name: ModelName
 
 
 class TrainSettings(_DataSettings):
@@ -285,6 +299,9 @@ class TrainSettings(_DataSettings):
     optimizer: Part
     learning_rate: Part
     schedule: Schedule
+    folds: Annotated[int, Field(ge=2)] | None
+    # As an attribute it is one of Python's own classes.
+    register_as: Annotated[ModelName | None, Field(alias="register")]
     sweep: Sweep | None
 
 

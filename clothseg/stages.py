@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pooch
 
 from clothseg.data.groups import grouped
@@ -31,14 +32,30 @@ def prepare_dataset(source: Source, settings: PrepareSettings | TrainSettings, *
 
 def split_dataset(prepared: Prepared, settings: PrepareSettings | TrainSettings) -> Split:
     """The split that the configuration asks for."""
-    options, groups = settings.splitting, None
+    return _split(prepared, settings, None if settings.splitting.file is not None else _groups(prepared, settings))
+
+
+def fold_dataset(prepared: Prepared, settings: TrainSettings, *, count: int) -> list[Split]:
+    """The splits of cross-validation: the test part that the configuration asks for, and `count` cuts of the rest."""
+    groups = _groups(prepared, settings)
+    parts = _split(prepared, settings, groups)
+    return parts.folds(count, random_state=settings.splitting.random_state, groups=groups)
+
+
+def _groups(prepared: Prepared, settings: PrepareSettings | TrainSettings) -> np.ndarray | None:
+    """A number for every photo, the same for near-duplicates, where they are to stay together."""
+    distance = settings.splitting.group_distance
+    if distance is None:
+        return None
+    from clothseg.data.duplicates import duplicate_groups, near_duplicates
+
+    return duplicate_groups(len(prepared.names), near_duplicates(prepared.photos, threshold=distance))
+
+
+def _split(prepared: Prepared, settings: PrepareSettings | TrainSettings, groups: np.ndarray | None) -> Split:
+    options = settings.splitting
     if options.file is not None:
         return Split.read(Path(options.file).expanduser(), prepared.names)
-    if options.group_distance is not None:
-        from clothseg.data.duplicates import duplicate_groups, near_duplicates
-
-        pairs = near_duplicates(prepared.photos, threshold=options.group_distance)
-        groups = duplicate_groups(len(prepared.names), pairs)
     return split(
         prepared.names,
         validation=options.validation,

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clothseg import assemble, entry
+from clothseg import assemble, entry, register
 from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import StoppedError, UserError
 from clothseg.settings import TrainSettings, check
 from clothseg.sweeps import plugin
 
 if TYPE_CHECKING:
+    from clothseg.evaluation.native import Evaluation
     from clothseg.sweeps.trial import Trial
     from clothseg.tracking.report import Report
     from clothseg.training.phases import Epoch, History
@@ -40,6 +42,7 @@ NOT_IN_NAME = (
     "prepare.cache=",
     "prepare.workers=",
     "threads=",
+    "register=",
 )
 
 
@@ -87,6 +90,10 @@ def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
 
 
 def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun: float) -> dict[str, float]:
+    _check_together(settings)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if settings.folds is not None:
+        return _cross_validate(cfg, settings, folder, begun, count=settings.folds)
     # Whatever can be refused is refused before TensorFlow is loaded.
     data = assemble.data(cfg, settings)
     counts = data.final.name, len(data.parts.train), len(data.parts.validation)
@@ -96,13 +103,111 @@ def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun:
 
     # Seeds first: whatever is built below draws from them.
     backend.load(seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
-    return _fit(cfg, settings, data, trial, Path(HydraConfig.get().runtime.output_dir), begun)
+    own = _Own(_run_name(settings, trial), _tags(settings, trial), parent=trial.parent if trial is not None else None)
+    fitted = _fit(cfg, settings, data, trial, own, folder, begun)
+    if settings.register_as is not None:
+        register.main(entry.compose("register", [f"run={fitted.run_id}", f'name="{settings.register_as}"']))
+    return fitted.reached
+
+
+def _check_together(settings: TrainSettings) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        UserError: names them, and what would work.
+    """
+    folds, name, sweep = settings.folds, settings.register_as, settings.sweep
+    if folds is not None and sweep is not None:
+        raise UserError(f"folds={folds} and sweep={sweep.space} do not go together; folds=null sweeps")
+    if folds is not None and not settings.evaluation.native:
+        raise UserError(
+            f"folds={folds} pools scores at the photos' own sizes; evaluation.native=false has none, true has"
+        )
+    if name is not None and (folds is not None or sweep is not None):
+        other = f"folds={folds}" if folds is not None else f"sweep={sweep.space}"
+        raise UserError(
+            f"register={name} and {other} do not go together; python -m clothseg.register run=RUN name={name} "
+            "registers one of their runs"
+        )
+    if name is not None and not settings.tracking.log_model:
+        raise UserError(f"register={name} needs the logged model; tracking.log_model=false has none, true has")
+
+
+def _cross_validate(
+    cfg: DictConfig, settings: TrainSettings, folder: Path, begun: float, *, count: int
+) -> dict[str, float]:
+    """Trains once for each fold. Returns the scores of all photos that were validated on, at their own sizes."""
+    folds = assemble.folds(cfg, settings, count=count)
+    final = folds[0].final
+    log.info("%s: %d photos in %d folds; loading Keras", final.name, sum(len(x.parts.validation) for x in folds), count)
+
+    from clothseg.training import backend
+
+    loaded = {"seed": settings.seed, "deterministic": settings.deterministic, "threads": settings.threads}
+    backend.load(**loaded)
+
+    from clothseg.tracking.folds import Fold, log_folds, log_pooled
+    from clothseg.tracking.run import TrackedRun
+
+    name, tags = _run_name(settings, None), _tags(settings, None)
+    what = assemble.evaluation_name("val", settings.evaluation)
+    # Without the tag that tells trainings, which this run is none of.
+    own_tags = {key: value for key, value in tags.items() if key != "preset"} | {"role": "cross_validation"}
+    done: list[Fold] = []
+    with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=own_tags, parent=None) as run:
+        log.info("MLflow run %s (%s), with a run for each fold", name, run.id)
+        run.configuration(_text(cfg), _parameters(cfg))
+        for number, data in enumerate(folds, 1):
+            of = f"fold {number}/{count}"
+            with entry.lines_begin(of):
+                log.info("%d photos to train on, %d to validate", len(data.parts.train), len(data.parts.validation))
+                # As if it were the only one: the same numbers as without those before it.
+                backend.load(**loaded)
+                own = _Own(f"{of} of {name}"[:200], tags | {"fold": number, "folds": count}, parent=run.id)
+                fitted = _fit(cfg, settings, data, None, own, folder / f"fold_{number}", time.monotonic())
+            names = [final.names[row] for row in data.parts.validation]
+            done.append(Fold(fitted.run_id, names, fitted.evaluation))
+            log_folds(run, done, what=what)
+        pooled = log_pooled(run, done, final.class_names, what=what)
+        run.scores({"duration_seconds": time.monotonic() - begun}, step=0)
+        log.info("run %s: %s", run.id, run.where())
+    return {f"val/{score}": value for score, value in pooled.items()}
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What tells a run from others: its name, the tags to find it by, and the run that it is nested under, if any."""
+
+    name: str
+    tags: dict[str, Any]
+    parent: str | None
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What came of a training.
+
+    Attributes:
+        run_id: of its MLflow run.
+        reached: scores of the best epoch, and how long a photo takes if a study asks for it.
+        evaluation: of the kept weights at the photos' own sizes, if they were scored.
+    """
+
+    run_id: str
+    reached: dict[str, float]
+    evaluation: Evaluation | None
 
 
 def _fit(
-    cfg: DictConfig, settings: TrainSettings, data: assemble.Data, trial: Trial | None, folder: Path, begun: float
-) -> dict[str, float]:
-    """Trains and tracks. Returns the scores of the best epoch, and how long a photo takes if a study asks for it."""
+    cfg: DictConfig,
+    settings: TrainSettings,
+    data: assemble.Data,
+    trial: Trial | None,
+    own: _Own,
+    folder: Path,
+    begun: float,
+) -> _Fitted:
+    """Trains and tracks."""
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
     from clothseg.training import precision
@@ -134,11 +239,9 @@ def _fit(
     history = History()
     checkpoints = Checkpoints(folder / "weights", metric=settings.best_metric)
 
-    name = settings.tracking.run_name or _run_name(settings, trial)
-    tags = _tags(settings, trial) | {"dataset": data.final.name, "precision": policy}
-    parent = trial.parent if trial is not None else None
-    with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=tags, parent=parent) as run:
-        log.info("MLflow run %s (%s)", name, run.id)
+    tags = own.tags | {"dataset": data.final.name, "precision": policy}
+    with TrackedRun(experiment=settings.tracking.experiment, name=own.name, tags=tags, parent=own.parent) as run:
+        log.info("MLflow run %s (%s)", own.name, run.id)
         run.configuration(
             _text(cfg),
             _parameters(cfg) | {"precision_used": policy, "model_parameters": model.count_params()},
@@ -178,18 +281,19 @@ def _fit(
             report.conclude(history, checkpoints, keep=settings.keep, log_model=log_model)
             raise
         report.conclude(history, checkpoints, keep=settings.keep, log_model=log_model)
+        evaluation = None
         if settings.evaluation.native:
-            _evaluate(settings, data, report, epoch=checkpoints.saved[settings.keep].number)
+            evaluation = _evaluate(settings, data, report, epoch=checkpoints.saved[settings.keep].number)
         reached = dict(history.best(settings.best_metric).scores)
         if trial is not None:
             if LATENCY in trial.objectives:
                 reached[LATENCY] = milliseconds_per_photo(model, image_size=settings.size, repeats=30)
                 run.scores({LATENCY: reached[LATENCY]}, step=len(history.epochs))
             run.tag("trial.state", "COMPLETE")
-    return reached
+    return _Fitted(run.id, reached, evaluation)
 
 
-def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, epoch: int) -> None:
+def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, epoch: int) -> Evaluation:
     """Scores the kept weights, which the report's model has, at the photos' own sizes."""
     options = settings.evaluation
     rows = data.parts.validation
@@ -197,6 +301,7 @@ def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, e
     evaluator = assemble.evaluation(members, data, options, scored=None, batch_size=settings.batch_size)
     evaluation = evaluator.evaluate(rows, boundary=options.boundary)
     report.evaluation(evaluation, what=assemble.evaluation_name("val", options), epoch=epoch)
+    return evaluation
 
 
 def _tags(settings: TrainSettings, trial: Trial | None) -> dict[str, Any]:
@@ -239,6 +344,8 @@ def _overrides() -> list[str]:
 
 def _run_name(settings: TrainSettings, trial: Trial | None) -> str:
     """Experiment and backbone, then what was changed: `article densenet169 batch_size=32`; of a trial what it tries."""
+    if settings.tracking.run_name:
+        return settings.tracking.run_name
     if trial is not None:
         last = [name.rpartition(".")[2] for name in trial.params]
         # MLflow shows the first thirty letters or so.

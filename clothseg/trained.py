@@ -73,19 +73,22 @@ class Trained:
         return assemble.data(cfg, self.settings)
 
     def load_keras(self) -> None:
-        """Loads Keras with the seed and the precision of the training, on every core of this machine."""
-        from clothseg.training import backend, precision
+        """Loads Keras with the seed of the training, on every core of this machine."""
+        from clothseg.training import backend
 
         options = self.settings
         backend.load(seed=options.seed, deterministic=options.deterministic, threads=None)
-        precision.set_policy(options.precision)
 
-    def model(self, *, size: assemble.Size) -> keras.Model:
+    def model(self, *, size: assemble.Size, precision: str | None) -> keras.Model:
         """The network with its weights, photos float32 (batch, *size, 3) in 0..255 to logits.
 
         Args:
             size: height and width of the photos that it is for. A network has the same weights at every size.
+            precision: that it computes in; None for that of its training.
         """
+        from clothseg.training.precision import set_policy
+
+        set_policy(precision or self.settings.precision)
         network = assemble.network(self.cfg, self.settings, classes=len(self.class_names), size=size)
         network.model.load_weights(self.weights)
         return network.model
@@ -105,7 +108,8 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
     given = entry.flatten(cfg)
     split = found.file("data/split.json")
     try:
-        cfg.sweep = None
+        # What the command was beside the training.
+        cfg.sweep = cfg.folds = cfg.register = None
         cfg.splitting.file = str(split)
         # They come from the training.
         cfg.backbone.weights = None
@@ -163,6 +167,8 @@ def check_different(trainings: Sequence[Trained]) -> None:
 # What may differ between trainings of one configuration: the seed, and where and how something was run.
 _NOT_CONFIGURATION = (
     "seed",
+    "folds",
+    "register",
     "tracking",
     "threads",
     "dataset.root",

@@ -35,6 +35,34 @@ class Split:
         """Names of the examples by part, in the order of the indices."""
         return {part: tuple(self.of[i] for i in getattr(self, part)) for part in PARTS}
 
+    def folds(self, count: int, *, random_state: int, groups: np.ndarray | None) -> list[Split]:
+        """Cuts for cross-validation: what is not in the test part is validated on once, and trained on otherwise.
+
+        Which examples are in a fold depends on the test part, `count`, `random_state` and the groups alone
+        (`sklearn.model_selection.KFold`, shuffled), whatever was trained and validated on here. The folds have as many
+        examples each, or groups, give or take one.
+
+        Args:
+            count: how many folds, 2 or more.
+            random_state: 0..2**32 - 1; the same gives the same folds.
+            groups: int (len(of),); examples with the same number stay in one fold. None: each example on its own.
+
+        Raises:
+            UserError: there are fewer examples, or groups, than folds.
+        """
+        # scikit-learn takes a second to import.
+        from sklearn.model_selection import KFold
+
+        rows = np.sort(np.concatenate([self.train, self.validation]))
+        own = rows if groups is None else np.asarray(groups)[rows]
+        units = np.unique(own)
+        if count > len(units):
+            unit = "examples" if groups is None else "groups"
+            raise UserError(f"folds={count} of {len(units)} {unit} cannot be; folds may be 2 to {len(units)}")
+        drawn = KFold(count, shuffle=True, random_state=random_state).split(units)
+        held_out = [np.isin(own, units[places]) for _, places in drawn]
+        return [Split(self.of, rows[~held], rows[held], self.test) for held in held_out]
+
     def to_json(self) -> str:
         """The names by part, one on a line: two splits can be compared with diff."""
         return json.dumps(self.names(), indent=1, ensure_ascii=False) + "\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -50,6 +50,7 @@ class Evaluation:
         photo_confusions: int64 (n, classes, classes), `confusion` photo by photo.
         boundary_f: float (classes,), boundary F score of every class, NaN where a class is in no photo; None where it
             was not asked for.
+        boundary_photos: int (classes,), of how many photos that is the mean.
         calibration: of the network's own classes, on a regular sixteenth of the pixels at the photos' own sizes; None
             where classes were put together, not allowed, or shifted by an offset, which leaves no probabilities.
     """
@@ -58,7 +59,32 @@ class Evaluation:
     network_confusion: np.ndarray
     photo_confusions: np.ndarray
     boundary_f: np.ndarray | None
+    boundary_photos: np.ndarray | None
     calibration: Calibration | None
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Evaluation]) -> Evaluation:
+        """That of all photos together, of evaluations of the same kind on different photos, in their order."""
+        photos, boundary_f, calibration = None, None, None
+        if parts[0].boundary_f is not None:
+            photos = np.sum([part.boundary_photos for part in parts], axis=0)
+            total = np.nansum([part.boundary_f * part.boundary_photos for part in parts], axis=0)
+            boundary_f = np.divide(total, photos, out=np.full(len(photos), np.nan), where=photos > 0)
+        if parts[0].calibration is not None:
+            calibration = Calibration(
+                *(
+                    np.sum([getattr(part.calibration, field.name) for part in parts], axis=0)
+                    for field in fields(Calibration)
+                )
+            )
+        return cls(
+            confusion=np.sum([part.confusion for part in parts], axis=0),
+            network_confusion=np.sum([part.network_confusion for part in parts], axis=0),
+            photo_confusions=np.concatenate([part.photo_confusions for part in parts]),
+            boundary_f=boundary_f,
+            boundary_photos=photos,
+            calibration=calibration,
+        )
 
 
 @dataclass(frozen=True)
@@ -143,6 +169,7 @@ class Evaluator:
             network_confusion=network_confusion,
             photo_confusions=confusions,
             boundary_f=boundaries.of_classes() if boundaries is not None else None,
+            boundary_photos=boundaries.photos if boundaries is not None else None,
             calibration=calibration.result() if calibration is not None else None,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -181,9 +182,10 @@ def log_predictions(
 
 
 def _name(training: Trained) -> str:
-    """Of its run, without the seed, which is not the configuration's."""
+    """Of its run, without the seed, which is not the configuration's, and as much of it as figures have room for."""
     words = training.found.name.split()
-    return " ".join(word for word in words if not word.startswith("seed=")) or training.found.name
+    name = " ".join(word for word in words if not word.startswith("seed=")) or training.found.name
+    return textwrap.shorten(name, 44, placeholder=" ...")
 
 
 def _scores(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:

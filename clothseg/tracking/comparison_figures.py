@@ -66,7 +66,7 @@ def scores(comparison: Comparison, names: Mapping[str, str]) -> Figure:
                 panels[0].scatter(seeds, [row] * len(seeds), s=9, color=INK, zorder=3, linewidths=0)
         if place:
             differences = [comparison.difference(score, place) for score in names]
-            _intervals(panels[1], differences, offset, colour, f"{title} less {titles[0]}")
+            _intervals(panels[1], differences, offset, colour, f"{title}\nless {titles[0]}")
     panels[0].set_yticks(rows, list(names.values()), fontsize=NORMAL)
     panels[0].invert_yaxis()
     panels[0].set_xlabel("score", fontsize=NORMAL)

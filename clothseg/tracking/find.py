@@ -119,6 +119,8 @@ def find(given: str) -> Found:
 
 
 def _run(given: str, run: Run) -> Found:
+    if run.data.tags.get("role") == "cross_validation":
+        raise UserError(f"run={given} is a cross-validation; the runs of its folds, nested in it, are trainings")
     if "preset" not in run.data.tags:
         raise UserError(f"run={given} was not made by clothseg.train; the tag `preset` tells those that were")
     info = run.info
@@ -151,13 +153,18 @@ def _best(given: str, name: str) -> Run:
 
 
 def _first(given: str, experiments: list[str], query: str, order: str) -> Run:
-    runs = mlflow.MlflowClient().search_runs(experiments, query, order_by=[order], max_results=1) if experiments else []
-    if not runs:
-        raise UserError(
-            f"run={given}: no finished training of that kind is in {store_address()}; `mlflow ui` lists the runs, "
-            "MLFLOW_TRACKING_URI names another store"
-        )
-    return runs[0]
+    client, token, more = mlflow.MlflowClient(), None, bool(experiments)
+    while more:
+        runs = client.search_runs(experiments, query, order_by=[order], max_results=100, page_token=token)
+        # A fold of a cross-validation was scored on photos of its own, and is taken by its id alone.
+        found = next((run for run in runs if "fold" not in run.data.tags), None)
+        if found is not None:
+            return found
+        token, more = runs.token, bool(runs.token)
+    raise UserError(
+        f"run={given}: no finished training of that kind is in {store_address()}; `mlflow ui` lists the runs, "
+        "MLFLOW_TRACKING_URI names another store"
+    )
 
 
 def _run_of_model(given: str) -> str:

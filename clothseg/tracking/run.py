@@ -173,6 +173,8 @@ class TrackedRun(RunLog):
             run_id=existing,
             run_name=self.name,
             parent_run_id=self.parent,
+            # The run that it is nested under may be open in this very process.
+            nested=self.parent is not None,
             tags=self.tags,
             log_system_metrics=True,
         )

@@ -58,6 +58,8 @@ def collect(series: str) -> list[Step]:
         raise UserError(f"series={series}: no finished run in {mlflow.get_tracking_uri()} has that tag")
     found: dict[str, dict[int, mlflow.entities.Run]] = {}
     for run in runs:
+        if run.data.tags.get("role") == "cross_validation" or "fold" in run.data.tags:
+            raise UserError(f"run {run.info.run_id} of series {series} is of a cross-validation, which no series takes")
         if "step" not in run.data.tags:
             raise UserError(
                 f"run {run.info.run_id} of series {series} has no tag step, which tracking.tags.step=NAME gives: "

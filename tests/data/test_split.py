@@ -142,3 +142,40 @@ def test_recipes_are_chosen_on_other_photos_than_those_that_the_article_validate
     article, development = cut(), cut(validation=0.1, test=0.2)
     assert set(development.test) == set(article.validation)
     assert len(development.validation) == len(NAMES) // 10 and set(development.validation) <= set(article.train)
+
+
+@pytest.mark.parametrize("groups", [None, np.random.default_rng(0).integers(0, 30, size=100)])
+def test_folds_hold_every_example_that_is_not_for_testing_out_once(groups):
+    drawn = cut(test=0.2, groups=groups)
+    folds = drawn.folds(4, random_state=0, groups=groups)
+    assert sorted(np.concatenate([fold.validation for fold in folds])) == sorted({*range(100)} - {*drawn.test})
+    for fold in folds:
+        np.testing.assert_array_equal(fold.test, drawn.test)
+        assert sorted(np.concatenate(parts(fold))) == list(range(100))
+        if groups is not None:
+            assert not set(groups[fold.validation]) & set(groups[fold.train])
+
+
+def test_folds_are_of_one_size_and_are_scikit_learns():
+    from sklearn.model_selection import KFold
+
+    folds = cut().folds(3, random_state=5, groups=None)
+    assert sorted(len(fold.validation) for fold in folds) == [33, 33, 34]
+    for fold, (train, held_out) in zip(folds, KFold(3, shuffle=True, random_state=5).split(NAMES), strict=True):
+        np.testing.assert_array_equal(fold.train, train)
+        np.testing.assert_array_equal(fold.validation, held_out)
+
+
+def test_folds_do_not_depend_on_what_was_validated_on_before():
+    few, many = (cut(validation=validation, test=0.1) for validation in (0.1, 0.5))
+    for one, other in zip(*(drawn.folds(5, random_state=0, groups=None) for drawn in (few, many)), strict=True):
+        assert one.names() == other.names()
+    assert few.folds(5, random_state=1, groups=None)[0].names() != few.folds(5, random_state=0, groups=None)[0].names()
+
+
+def test_more_folds_than_examples_or_groups_cannot_be():
+    with pytest.raises(UserError, match="folds=101 of 100 examples cannot be; folds may be 2 to 100"):
+        cut().folds(101, random_state=0, groups=None)
+    groups = np.arange(100) // 50
+    with pytest.raises(UserError, match="folds=3 of 2 groups"):
+        cut(validation=0.5, groups=groups).folds(3, random_state=0, groups=groups)
