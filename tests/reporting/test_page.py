@@ -32,7 +32,14 @@ def prediction(*, height: int = 1000, width: int = 500) -> Prediction:
 
 
 def evaluation(confusions: np.ndarray) -> Evaluation:
-    return Evaluation(confusions.sum(axis=0), confusions.sum(axis=0), confusions, boundary_f=None, calibration=None)
+    return Evaluation(
+        confusions.sum(axis=0),
+        confusions.sum(axis=0),
+        confusions,
+        boundary_f=None,
+        boundary_photos=None,
+        calibration=None,
+    )
 
 
 @pytest.fixture
