@@ -69,9 +69,8 @@ def compared(trainings: Sequence[trained.Trained], settings: Comparing) -> Compa
         what=scoring.name(settings, photos),
         photos=len(photos.names),
     )
-    with destinations(
-        [training.found for training in trainings], comparison.what, role="comparison", output=settings.output
-    ) as logs:
+    runs = [training.found for training in trainings]
+    with destinations(runs, comparison.what, tags={"role": "comparison"}, output=settings.output) as logs:
         tracking.log_comparison(logs, comparison)
         names = [photos.names[row] for row in together.rows]
         tracking.log_predictions(logs, comparison, together, names=names, pair=[trainings[place] for place in pair])

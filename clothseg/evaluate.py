@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from clothseg import entry, scoring, trained
@@ -40,7 +42,9 @@ def main(cfg: DictConfig) -> None:
     evaluation = evaluator.evaluate(range(len(photos.names)), boundary=settings.boundary)
     what = scoring.name(settings, photos)
     runs = [training.found for training in trainings]
-    with tracking.destinations(runs, what, role="evaluation", output=settings.output) as logs:
+    command = shlex.join(["python", "-m", "clothseg.evaluate", *HydraConfig.get().overrides.task])
+    tags = {"role": "evaluation", "command": command}
+    with tracking.destinations(runs, what, tags=tags, output=settings.output) as logs:
         tracking.log_evaluation(logs, evaluation, class_names, names=photos.names, what=what, step=None)
         if settings.figure_photos:
             shown = tracking.extremes(evaluation, most=settings.figure_photos)

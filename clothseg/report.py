@@ -65,7 +65,8 @@ def main(cfg: DictConfig) -> None:
         photos=len(photos.names),
     )
     path = f"report_{what}.html"
-    with destinations([training.found for training in trainings], what, role="report", output=settings.output) as logs:
+    runs = [training.found for training in trainings]
+    with destinations(runs, what, tags={"role": "report"}, output=settings.output) as logs:
         for destination in logs:
             destination.text(text, path)
     if settings.output is not None:

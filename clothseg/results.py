@@ -31,6 +31,7 @@ NATIVE_SCORES = {
     "boundary_f": "boundary F",
 }
 PLAIN_FIGURES = ("val_native_best_and_worst", "val_native_calibration", "val_native_confusion")
+KINDS = ("result", "sweep", "ensemble")
 ARTIFACTS = ("figures", "tables", "config", "data/split.json")
 
 
@@ -53,10 +54,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
-    """Copies what tells the story of a training or a sweep out of MLflow: command, scores, tables and figures.
+    """Copies what tells the story of a run out of MLflow: command, scores, tables and figures.
 
     Args:
-        run_id: of an MLflow run that `clothseg.train` made: a training, or the parent run of a sweep.
+        run_id: of a training, of the parent run of a sweep, or of an evaluation of several trainings together.
         experiments: where results are kept.
         name: of the folder the run gets; None makes one from the run's name. A result of that name is replaced.
 
@@ -64,8 +65,8 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
         The folder.
 
     Raises:
-        UserError: there is no such run, it is neither a training nor a sweep of `clothseg.train`'s, has not finished,
-            or the folder holds something that is not a result.
+        UserError: there is no such run, it is none of these, has not finished, or the folder holds something that is
+            not a result.
     """
     import mlflow
 
@@ -79,16 +80,17 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
         ) from None
     if run.info.status != "FINISHED":
         raise UserError(f"run={run_id} is {run.info.status}; only a FINISHED run is a result")
-    sweep = run.data.tags.get("role") == "sweep"
-    if "preset" not in run.data.tags and not sweep:
+    kinds = {"sweep": _take_in_sweep, "evaluation": _take_in_ensemble}
+    take = _take_in_training if "preset" in run.data.tags else kinds.get(run.data.tags.get("role"))
+    if take is None:
         raise UserError(f"run={run_id} was not made by clothseg.train; the tag `preset` tells those that were")
     folder = experiments / (name or _slug(run.info.run_name))
-    if folder.exists() and not any((folder / f"{kind}.json").is_file() for kind in ("result", "sweep")):
+    if folder.exists() and not any((folder / f"{kind}.json").is_file() for kind in KINDS):
         raise UserError(f"{folder} exists and is not a result; name=NAME takes another folder")
     aside = experiments / f".{folder.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    (_take_in_sweep if sweep else _take_in_training)(client, run, aside)
+    take(client, run, aside)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     return folder
@@ -105,6 +107,9 @@ def write_table(experiments: Path) -> Path:
     """
     results = [
         (path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/result.json"))
+    ]
+    ensembles = [
+        (path.parent.name, json.loads(path.read_text("utf-8"))) for path in sorted(experiments.glob("*/ensemble.json"))
     ]
     sweeps = _sweeps(experiments)
     if not results and not sweeps:
@@ -127,9 +132,12 @@ def write_table(experiments: Path) -> Path:
         lines += [f"## {dataset}", "", *_table(rows), ""]
         lines += [f"- {reference['name']}: {reference['source']}" for reference in quoted]
         lines += [""] if quoted else []
-        lines += _native_lines(results, quoted, dataset)
+        own = [(name, result) for name, result in [*results, *ensembles] if result["dataset"] == dataset]
+        lines += _native_lines(own, quoted)
         lines += ["Commands:", ""]
-        lines += [f"- {name}: `{result['command']}`" for name, result in results if result["dataset"] == dataset]
+        for name, result in own:
+            lines += [f"- {name}: `{result['command']}`"]
+            lines += [f"  - {member}: `{command}`" for member, command in result.get("members", {}).items()]
         lines += [""]
     lines += sweeps
     path = experiments / "README.md"
@@ -137,12 +145,11 @@ def write_table(experiments: Path) -> Path:
     return path
 
 
-def _native_lines(results: list[tuple[str, Any]], quoted: list[Any], dataset: str) -> list[str]:
+def _native_lines(results: list[tuple[str, Any]], quoted: list[Any]) -> list[str]:
     """What was scored at the photos' own sizes, as lines of the table."""
     rows = [
         [f"[{name}]({name})", how, *_native_cells(scores)]
         for name, result in results
-        if result["dataset"] == dataset
         for how, scores in result.get("native", {}).items()
     ]
     rows += [
@@ -193,6 +200,24 @@ def _take_in_sweep(client: Any, run: Any, aside: Path) -> None:
     (tables / "trials.csv").rename(aside / "trials.csv")
     tables.rmdir()
     (aside / "sweep.json").write_text(json.dumps(_sweep(run, aside / "trials.csv"), indent=2) + "\n", encoding="utf-8")
+
+
+def _take_in_ensemble(client: Any, run: Any, aside: Path) -> None:
+    members = [client.get_run(run_id) for run_id in run.data.tags["members"].split() if re.fullmatch(r"\w+", run_id)]
+    if len(members) < 2:
+        raise UserError(f"run={run.info.run_id} has members that are folders; evaluate runs in MLflow together")
+    for artifact in ("figures", "tables"):
+        client.download_artifacts(run.info.run_id, artifact, str(aside))
+    described = {
+        "run_id": run.info.run_id,
+        "command": _portable(run.data.tags["command"]),
+        "members": {member.info.run_id: _portable(member.data.tags["command"]) for member in members},
+        "git_commits": [member.data.tags.get("git.commit") for member in members],
+        "minutes": round(sum(member.data.metrics["duration_seconds"] for member in members) / 60, 1),
+        "dataset": members[0].data.tags["dataset"],
+        "native": _native(run.data.metrics),
+    }
+    (aside / "ensemble.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def _sweep(run: Any, trials: Path) -> dict[str, Any]:

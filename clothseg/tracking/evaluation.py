@@ -83,13 +83,15 @@ class FolderLog:
 
 
 @contextmanager
-def destinations(runs: Sequence[Found], what: str, *, role: str, output: str | None) -> Iterator[list[Log]]:
+def destinations(
+    runs: Sequence[Found], what: str, *, tags: Mapping[str, str], output: str | None
+) -> Iterator[list[Log]]:
     """Where an evaluation goes: to the run that was scored, to a new run where several were, and to a folder.
 
     Args:
         runs: that were scored together.
         what: was scored, for the name of a new run.
-        role: tag of a new run.
+        tags: of a new run.
         output: a folder, or None.
     """
     logs: list[Log] = [] if output is None else [FolderLog(Path(output).expanduser())]
@@ -104,8 +106,8 @@ def destinations(runs: Sequence[Found], what: str, *, role: str, output: str | N
     client = mlflow.MlflowClient()
     experiment = experiment_of(ids[0], given="run=")
     names = " + ".join(run.name for run in runs)
-    tags = {"role": role, "members": " ".join(run.run_id or run.given for run in runs)}
-    new = client.create_run(experiment, run_name=f"{what} of {names}"[:200], tags=tags).info.run_id
+    members = {"members": " ".join(run.run_id or run.given for run in runs)}
+    new = client.create_run(experiment, run_name=f"{what} of {names}"[:200], tags=dict(tags) | members).info.run_id
     status = "FAILED"
     try:
         yield [*logs, RunLog(new)]

@@ -9,6 +9,7 @@ import io
 
 import mlflow
 import numpy as np
+import pandas
 from mlflow.exceptions import MlflowException
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -27,7 +28,7 @@ class LabelMaps(mlflow.pyfunc.PythonModel):
         self.classes = context.model_config["classes"]
         self.colours = np.array(context.model_config["colours"], np.uint8)
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pandas.DataFrame, params=None):
         """Labels every pixel of photos.
 
         Args:

@@ -9,7 +9,6 @@ import os
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -220,9 +219,7 @@ class TrackedRun(RunLog):
             example: uint8 (height, width, 3), a photo to show what the model takes.
         """
         backend = keras.backend.backend()
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            # The signature is written down; type hints, from which MLflow would make one, cannot say what it does.
-            warnings.filterwarnings("ignore", message="(?s).*type hints")
+        with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "network.keras")
             # A model around the same layers is not compiled: neither optimizer nor metrics are saved with it.
             network = keras.Model(model.input, model.output, name=model.name)
