@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from clothseg.data.labels import BACKGROUND
-from clothseg.palette import colorize
 
 LONGEST = 1600  # pixels of a side: an overlay is to be looked at
 OPACITY = 0.55  # of the classes over the photo
@@ -28,9 +27,14 @@ def overlay(photo: np.ndarray, labels: np.ndarray, *, class_names: Sequence[str]
     """
     counts = np.bincount(labels.ravel(), minlength=len(class_names))
     step = max(1, -(-max(labels.shape) // LONGEST))
-    small, shown = labels[::step, ::step], photo[::step, ::step]
-    tinted = (1 - OPACITY) * shown + OPACITY * colorize(small, colours)
-    picture = Image.fromarray(np.where((small != BACKGROUND)[..., None], tinted, shown).astype(np.uint8))
+    small, shown = (
+        np.ascontiguousarray(labels[::step, ::step]),
+        Image.fromarray(np.ascontiguousarray(photo[::step, ::step])),
+    )
+    classes = Image.fromarray(small)
+    classes.putpalette(colours.tobytes())
+    tinted = Image.blend(shown, classes.convert("RGB"), OPACITY)
+    picture = Image.composite(tinted, shown, Image.fromarray(small != BACKGROUND))
     present = [int(value) for value in np.argsort(-counts, kind="stable") if counts[value] and value != BACKGROUND]
     return _with_legend(
         picture, [(class_names[value], counts[value] / labels.size, colours[value]) for value in present]

@@ -17,8 +17,8 @@ def test_clothes_are_tinted_and_the_background_is_not():
     picture = np.asarray(overlay(photo, labels, class_names=NAMES, colours=palette(3)))
     assert picture.shape[0] == 80 and picture.shape[1] > 60
     assert (picture[:20, :60] == 100).all()
-    expected = ((1 - OPACITY) * 100 + OPACITY * palette(3)[2]).astype(np.uint8)
-    assert (picture[20:40, :60] == expected).all()
+    expected = (1 - OPACITY) * 100 + OPACITY * palette(3)[2]
+    assert np.abs(picture[20:40, :60] - expected).max() <= 1
     # Beside it the legend has the colour itself.
     assert (picture[:, 60:] == palette(3)[2]).all(axis=-1).any()
 
