@@ -102,16 +102,22 @@ def write(
         calibration: photos uint8 (1, own height, own width, 3) on which the ranges of activations are found for int8;
             called more than once.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if name == "keras":
-            network.save(path)
-        elif name == "saved_model":
-            network.export(str(path), format="tf_saved_model", verbose=False)
-        elif name == "onnx":
-            _write_onnx(network, path, quantize, calibration)
-        else:
-            _write_litert(network, path, quantize, calibration)
+    # Converters talk of every pass over the graph.
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name == "keras":
+                network.save(path)
+            elif name == "saved_model":
+                network.export(str(path), format="tf_saved_model", verbose=False)
+            elif name == "onnx":
+                _write_onnx(network, path, quantize, calibration)
+            else:
+                _write_litert(network, path, quantize, calibration)
+    finally:
+        logging.disable(before)
 
 
 def opened(path: Path, *, name: str, threads: int | None) -> Run:
@@ -162,10 +168,6 @@ def _arrays(found: Mapping[str, object]) -> dict[str, np.ndarray]:
 
 
 def _write_onnx(network: keras.Model, path: Path, quantize: Quantization | None, calibration: Callable) -> None:
-    import tf2onnx
-
-    # Of every pass over the graph.
-    logging.getLogger(tf2onnx.__name__).setLevel(logging.ERROR)
     network.export(str(path), format="onnx", verbose=False, input_signature=[network.inputs[0]])
     if quantize == "float16":
         _halve_weights(path)
