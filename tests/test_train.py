@@ -172,7 +172,7 @@ def test_best_and_last_weights_are_kept_and_fit_the_model(artifacts, finished):
     metrics = run.data.metrics
     assert metrics["val_best/epoch"] == best_epoch and metrics["val_best/miou"] == best
     (path,) = folder.glob("mlruns/*/models/*/artifacts/artifacts/network.keras")
-    network = keras.models.load_model(path, compile=False)
+    network = keras.models.load_model(path, compile=False).get_layer("unet")
     kernel = network.get_layer("logits").kernel
     assert {path.name for path in (artifacts / "weights").iterdir()} == {"best.weights.h5", "last.weights.h5"}
     of_model = kernel.numpy().copy()

@@ -46,6 +46,7 @@ PACKAGES = (
     "scikit-learn",
     "pillow",
 )
+SERVED = Path(__file__).parents[1] / "deployment" / "served.py"  # which MLflow runs, not this package
 PARAMETER_LENGTH = 6000  # MLflow's limit
 
 
@@ -226,7 +227,7 @@ class TrackedRun(RunLog):
             label_map_network(network, resize=resize).save(path)
             mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(Path(__file__).with_name("label_maps.py")),
+                python_model=str(SERVED),
                 artifacts={"network": str(path)},
                 signature=_signature(),
                 input_example=pandas.DataFrame({"photo": [_jpeg(example)]}),
@@ -238,7 +239,7 @@ class TrackedRun(RunLog):
 
 
 def _signature() -> ModelSignature:
-    """What the logged model takes and gives; see `label_maps.LabelMaps.predict`."""
+    """What the logged model takes and gives; see `deployment.served.LabelMaps.predict`."""
     area = Object(
         [
             Property("class", DataType.long),

@@ -12,12 +12,12 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from clothseg.data.photos import read_photo
-from clothseg.tracking import label_maps
+from clothseg.deployment import served
 
 
-def model() -> label_maps.LabelMaps:
+def model() -> served.LabelMaps:
     """Its network says of every pixel which colour is the strongest there."""
-    found = label_maps.LabelMaps()
+    found = served.LabelMaps()
     found.network = lambda photos, training: {"labels": photos.argmax(axis=-1).astype(np.uint8)}
     found.classes = ["red", "green", "blue"]
     found.colours = np.uint8([[200, 0, 0], [0, 200, 0], [0, 0, 200]])
@@ -63,7 +63,7 @@ def test_photos_are_read_as_everywhere_else(tmp_path):
     for name, (picture, options) in pictures.items():
         picture.save(tmp_path / name, **options)
         content = (tmp_path / name).read_bytes()
-        assert np.array_equal(label_maps._photo(content, 0), read_photo(tmp_path / name)), name
+        assert np.array_equal(served._photo(content, 0), read_photo(tmp_path / name)), name
 
 
 @pytest.mark.parametrize("content", [b"no photo", b"", None, 5])
