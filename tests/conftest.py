@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Real photos and weights lie in a folder `shared` beside the checkout, where there is one.
 SHARED = Path(os.environ.get("CLOTHSEG_SHARED", REPOSITORY.parent / "shared"))
+
+
+# What takes long to make, and is made once for all tests that use it.
+SHARED_FIXTURES = ("small_run", "three_runs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file in one process, and files that share a training; those that train come first."""
+    for item in items:
+        shared = [name for name in SHARED_FIXTURES if name in item.fixturenames]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.stem))
+    items.sort(key=lambda item: "clothseg" not in item.fixturenames)
 
 
 def _shared(*parts: str) -> Path:
@@ -111,6 +126,20 @@ class CommandLine:
             check=False,
         )
 
+    def start(self, entry: str, *overrides: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
+        """In a session of its own, all that it prints in `stdout`. Ctrl-C works whatever the tests were started by."""
+        return subprocess.Popen(
+            self.command(entry, *overrides),
+            cwd=folder,
+            env=self.environment(folder, **environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # A shell makes what it starts in the background ignore it, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
 
 @pytest.fixture(scope="session")
 def clothseg() -> CommandLine:
@@ -123,7 +152,7 @@ SMALL_RUN = (
     "experiment=article", "dataset=paperdoll", "dataset.count=30", "dataset.image_size=[60,40]", "image_size=[64,64]",
     "prepare.resize=pad", "batch_size=8", "backbone=mobilenetv2", "backbone.weights=null", "augmentation=none",
     "decoder=fpn", "optimizer=adam", "schedule=one_phase", "schedule.phases.training.epochs=1",
-    "evaluation.native=false", "precision=float32",
+    "schedule.phases.training.encoder=frozen", "evaluation.native=false", "precision=float32",
 )  # fmt: skip
 
 
@@ -134,3 +163,66 @@ def small_run(tmp_path_factory, clothseg) -> Path:
     done = clothseg("train", *SMALL_RUN, folder=folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+# One configuration with two seeds whose learning rate lets it learn nothing, and another that learns, at another size,
+# precision and number of threads: what a process gets that works on both.
+THREE_RUNS = (
+    "experiment=article", "dataset=paperdoll", "dataset.count=60", "dataset.image_size=[48,40]", "batch_size=8",
+    "backbone=mobilenetv2", "backbone.weights=null", "augmentation=none", "decoder=fpn", "optimizer=adam",
+    "schedule=one_phase", "schedule.phases.training.encoder=frozen", "schedule.phases.training.steps_per_epoch=null",
+    "best_metric=val/accuracy",
+)  # fmt: skip
+SHORT = (
+    "image_size=[32,32]", "optimizer.learning_rate=1e-6", "schedule.phases.training.epochs=1", "precision=float32",
+    "threads=2",
+)  # fmt: skip
+LONG = ("image_size=[64,32]", "schedule.phases.training.epochs=2", "precision=mixed_bfloat16", "threads=1")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Trainings in one store.
+
+    Attributes:
+        folder: with the store.
+        runs: as MLflow had them when they had ended, by name.
+        told: what each printed.
+    """
+
+    folder: Path
+    runs: dict[str, Any]
+    told: dict[str, str]
+
+    def client(self) -> Any:
+        import mlflow
+
+        return mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def id(self, name: str) -> str:
+        return self.runs[name].info.run_id
+
+    def artifacts(self, name: str) -> Path:
+        return self.artifacts_of(self.runs[name])
+
+    def artifacts_of(self, run: Any) -> Path:
+        return self.folder / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts"
+
+
+@pytest.fixture(scope="session")
+def three_runs(tmp_path_factory, clothseg) -> Runs:
+    """Trainings "short", "long" and "short_again" (with another seed), the first two registered as "dress"."""
+    folder = tmp_path_factory.mktemp("three_runs")
+    made = Runs(folder, {}, {})
+    for name, options in (
+        ("short", [*SHORT, "register=dress"]),
+        ("long", [*LONG, "register=dress"]),
+        ("short_again", [*SHORT, "seed=1"]),
+    ):
+        done = clothseg("train", *THREE_RUNS, *options, f"tracking.run_name={name}", folder=folder)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        made.told[name] = done.stdout
+    found = made.client().search_runs(["1"], "tags.preset LIKE '%'")
+    made.runs.update({run.info.run_name: run for run in found})
+    return made

@@ -6,31 +6,6 @@ import re
 
 import pytest
 
-TINY = (
-    "experiment=article", "dataset=paperdoll", "dataset.count=30", "dataset.image_size=[60,40]", "image_size=[32,32]",
-    "batch_size=8", "backbone=mobilenetv2", "backbone.weights=null", "backbone.batch_norm_momentum=0.9",
-    "augmentation=none", "decoder=fpn", "optimizer=adam", "schedule=one_phase", "schedule.phases.training.epochs=2",
-    "tracking.log_model=false", "precision=float32",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, clothseg):
-    """Two trainings. Returns their folder and the runs by name."""
-    import mlflow
-
-    folder = tmp_path_factory.mktemp("report")
-    for name, options in (("first", ["evaluation.native=true"]), ("second", ["evaluation.native=false", "seed=1"])):
-        done = clothseg("train", *TINY, *options, f"tracking.run_name={name}", folder=folder)
-        assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    found = client.search_runs([client.get_experiment_by_name("clothseg").experiment_id])
-    return folder, {run.info.run_name: run for run in found}
-
-
-def artifacts(folder, run):
-    return folder / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts"
-
 
 def row(text: str, name: str) -> list[str]:
     """The cells of a score's row."""
@@ -38,14 +13,13 @@ def row(text: str, name: str) -> list[str]:
     return re.findall(r"<td[^>]*>([^<]*)</td>", cells)
 
 
-def test_a_run_gets_its_page_with_the_scores_that_it_has(clothseg, runs):
-    folder, found = runs
-    run = found["first"]
-    done = clothseg("report", f"runs={run.info.run_id}", "figure_photos=2", "output=kept", folder=folder)
+def test_a_run_gets_its_page_with_the_scores_that_it_has(clothseg, three_runs):
+    run = three_runs.runs["short"]
+    done = clothseg("report", f"runs={run.info.run_id}", "figure_photos=2", "output=kept", folder=three_runs.folder)
     assert done.returncode == 0, done.stderr
     assert "kept/report_val_native.html" in done.stdout and run.info.run_id in done.stdout
-    text = (artifacts(folder, run) / "report_val_native.html").read_text(encoding="utf-8")
-    assert text == (folder / "kept" / "report_val_native.html").read_text(encoding="utf-8")
+    text = (three_runs.artifacts_of(run) / "report_val_native.html").read_text(encoding="utf-8")
+    assert text == (three_runs.folder / "kept" / "report_val_native.html").read_text(encoding="utf-8")
     for score, told in (("accuracy", "accuracy"), ("clothing_miou", "clothing mean IoU")):
         assert row(text, told)[1] == f"{run.data.metrics[f'val_native/{score}']:.3f}"
     assert row(text, "accuracy")[0] == f"{run.data.metrics['val_native/background_accuracy']:.3f}"
@@ -53,17 +27,15 @@ def test_a_run_gets_its_page_with_the_scores_that_it_has(clothseg, runs):
     assert run.info.run_id in text and "schedule.phases.training.epochs" in text
 
 
-def test_several_runs_get_a_page_in_a_run_of_their_own(clothseg, runs):
-    import mlflow
-
-    folder, found = runs
-    given = ",".join(found[name].info.run_id for name in ("first", "second"))
-    done = clothseg("report", f"runs=[{given}]", "label_groups=three", "figure_photos=1", "flip=true", folder=folder)
+def test_several_runs_get_a_page_in_a_run_of_their_own(clothseg, three_runs):
+    given = ",".join(three_runs.id(name) for name in ("short", "long"))
+    done = clothseg(
+        "report", f"runs=[{given}]", "label_groups=three", "figure_photos=1", "flip=true", folder=three_runs.folder
+    )
     assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (new,) = client.search_runs(["1"], "tags.role = 'report'")
+    (new,) = three_runs.client().search_runs(["1"], "tags.role = 'report'")
     assert new.info.status == "FINISHED" and new.info.run_id in done.stdout
-    text = (artifacts(folder, new) / "report_val_native_flip_three.html").read_text(encoding="utf-8")
+    text = (three_runs.artifacts_of(new) / "report_val_native_flip_three.html").read_text(encoding="utf-8")
     background, first, second, difference = map(float, row(text, "accuracy"))
     assert 0 < background < 1 and difference == pytest.approx(second - first, abs=2e-3)
     assert "prediction B of" in text and text.count("swatch") > 3
@@ -71,9 +43,8 @@ def test_several_runs_get_a_page_in_a_run_of_their_own(clothseg, runs):
     assert len(re.findall(r'<th scope="row" data-value="', text)) == 3
 
 
-def test_runs_in_folders_need_a_place_for_their_page(clothseg, runs, tmp_path):
-    folder, found = runs
-    given = artifacts(folder, found["first"])
+def test_runs_in_folders_need_a_place_for_their_page(clothseg, three_runs, tmp_path):
+    given = three_runs.artifacts("short")
     done = clothseg("report", f"runs={given}", folder=tmp_path)
     assert done.returncode == 2 and "output=FOLDER says where it goes" in done.stderr
     done = clothseg("report", f"runs={given}", "output=kept", "figure_photos=0", folder=tmp_path)
@@ -96,8 +67,7 @@ def test_runs_in_folders_need_a_place_for_their_page(clothseg, runs, tmp_path):
         (["runs=last", "output=mlflow.db/page"], "output=mlflow.db/page cannot be made"),
     ],
 )
-def test_what_no_page_can_be_made_of_is_told_on_one_line(clothseg, runs, options, told):
-    folder, found = runs
-    done = clothseg("report", *options, folder=folder)
+def test_what_no_page_can_be_made_of_is_told_on_one_line(clothseg, three_runs, options, told):
+    done = clothseg("report", *options, folder=three_runs.folder)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr

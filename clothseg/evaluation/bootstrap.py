@@ -1,8 +1,11 @@
 """Whether a difference between trainings is more than chance: the paired bootstrap over photos.
 
 Scores of a data set are not means over its photos: pixels are added up before anything is divided. So what is drawn
-again and again, with replacement, are photos (Efron and Tibshirani, An Introduction to the Bootstrap, 1993), the same
-for every training, and all scores are worked out anew from the sums of their counts.
+again and again are weights of the photos, the same for every training, and all scores are worked out anew from the
+weighted sums of their counts. The weights are those of the Bayesian bootstrap (Rubin 1981, The Annals of Statistics 9),
+which has the spread of drawing photos with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993)
+but leaves no photo out: a class that is in one photo only would be absent from every third draw, and a mean over the
+classes that are present would be one over other classes.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Draws:
     Attributes:
         values: of every score those of the configurations on the photos as they are, float (configurations,), the mean
             over their seeds.
-        drawn: of every score those on photos (and seeds) drawn at random, float (draws, configurations).
+        drawn: of every score those on photos weighted (and seeds drawn) at random, float (draws, configurations).
     """
 
     values: Mapping[str, np.ndarray]
@@ -78,7 +81,7 @@ class Draws:
 
 
 def bootstrap(configurations: Sequence[Sequence[np.ndarray]], *, draws: int, seed: int) -> Draws:
-    """Scores on photos drawn with replacement, the same ones for all configurations.
+    """Scores on photos weighted at random, with the same weights for all configurations.
 
     Where a configuration was trained with several seeds, as many of them are drawn with replacement too, and their
     scores averaged: its interval then tells what other seeds would give as well.
@@ -96,8 +99,8 @@ def bootstrap(configurations: Sequence[Sequence[np.ndarray]], *, draws: int, see
     parts = []
     for start in range(0, draws, _AT_ONCE):
         many = min(_AT_ONCE, draws - start)
-        # How often each photo is drawn.
-        weights = random.multinomial(photos, np.full(photos, 1 / photos), size=many).astype(float)
+        # Uniform over all weights of this sum.
+        weights = photos * random.dirichlet(np.ones(photos), size=many)
         parts.append(_drawn(counted, weights, random))
     return Draws(values, {score: np.concatenate([part[score] for part in parts]) for score in values})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -206,6 +207,8 @@ def _compile(
             )
         else:
             model.compile(loss=loss, metrics=metrics, **how)
+        # Keras makes an optimizer's variables in the first step, and has to trace that step a second time without.
+        model.optimizer.build(model.trainable_variables)
     return metrics
 
 
@@ -293,11 +296,16 @@ class Checkpoints:
         self.write("last", model)
         self.saved["last"] = epoch
         if history.best(self.metric) is epoch:
-            self.write("best", model)
+            aside = self._aside("best")
+            shutil.copyfile(self.path("last"), aside)
+            os.replace(aside, self.path("best"))
             self.saved["best"] = epoch
 
     def write(self, which: str, model: keras.Model) -> None:
         """Writes the present weights of a model aside and renames them into place."""
-        aside = self.folder / f"{which}.partial.weights.h5"
+        aside = self._aside(which)
         model.save_weights(aside, overwrite=True)
         os.replace(aside, self.path(which))
+
+    def _aside(self, which: str) -> Path:
+        return self.folder / f"{which}.partial.weights.h5"

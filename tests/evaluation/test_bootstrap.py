@@ -69,10 +69,22 @@ def test_the_same_seed_draws_the_same():
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_draws_without_any_clothes_are_left_out():
-    confusions = np.array([[[9, 0], [0, 0]], [[9, 0], [1, 1]]])
+def test_classes_that_are_in_one_photo_are_in_every_draw():
+    # Every fifth photo has a class of its own, of which half is found.
+    confusions = np.zeros((60, 14, 14), int)
+    confusions[:, 0, 0] = 100
+    confusions[:, 1, 1] = np.random.default_rng(0).integers(0, 50, 60)
+    for kind in range(2, 14):
+        confusions[5 * (kind - 2), kind, [kind, 0]] = 20
     draws = bootstrap([[confusions], [confusions]], draws=300, seed=0)
-    assert np.isnan(draws.drawn["clothing_miou"]).any()
-    interval = draws.interval("clothing_miou", 0, confidence=0.9)
-    assert interval.value == interval.low == interval.high == 0.5
+    for score in scores.every(Counts.of(confusions.sum(axis=0))):
+        interval = draws.interval(score, 0, confidence=0.9)
+        assert not np.isnan(draws.drawn[score]).any()
+        assert interval.low <= interval.value <= interval.high, score
     assert draws.difference("clothing_miou", 1, 0, confidence=0.9).p == 1
+
+
+def test_a_score_that_nothing_is_known_of_has_no_interval():
+    confusions = np.array([[[9, 0], [0, 0]], [[9, 0], [0, 0]]])
+    interval = bootstrap([[confusions]], draws=10, seed=0).interval("clothing_accuracy", 0, confidence=0.9)
+    assert all(np.isnan(value) for value in (interval.value, interval.low, interval.high))

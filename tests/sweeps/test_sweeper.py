@@ -66,11 +66,7 @@ def wait_for(condition, *, process: subprocess.Popen, seconds: float = 240):
 
 
 def start(clothseg, folder, *overrides, **environment) -> subprocess.Popen:
-    return subprocess.Popen(
-        clothseg.command("train", "-m", *TINY, *overrides),
-        cwd=folder, env=clothseg.environment(folder, **environment), text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    return clothseg.start("train", "-m", *TINY, *overrides, folder=folder, **environment)
 
 
 def training(folder: Path, number: int):
@@ -274,8 +270,7 @@ def test_killed_it_loses_what_was_in_flight_and_runs_that_again_once(tmp_path, c
 def test_interrupted_it_ends_its_trial_in_order_and_can_go_on(tmp_path, clothseg):
     process = start(clothseg, tmp_path, "sweep=lr_batch", "sweep.n_trials=2")
     wait_for(training(tmp_path, 0), process=process)
-    # As Ctrl-C does, which a process that was started in the background ignores.
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in output, output
     study = the_study(tmp_path)
