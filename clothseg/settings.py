@@ -186,7 +186,6 @@ class _Trainings(_Section):
 
     weights: Literal["last", "best"] | None
     scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)]
-    batch_size: Size
 
 
 class _Averaged(_Section):
@@ -208,6 +207,7 @@ class Scoring(EvaluationOptions, _Trainings):
     label_groups: LabelGroups
     output: str | None
     figure_photos: Annotated[int, Field(ge=0, le=50)]
+    batch_size: Size | None
 
 
 class EvaluateSettings(Scoring, _Averaged):
@@ -226,6 +226,8 @@ class PredictSettings(_Trainings, _Averaged):
     def files(self) -> list[str]:
         """Files and folders."""
         return [self.photos] if isinstance(self.photos, str) else self.photos
+
+    batch_size: Size
 
 
 class ExportSettings(_Section):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_backbone import SMALL_BACKBONE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -24,6 +25,8 @@ SHARED = Path(os.environ.get("CLOTHSEG_SHARED", REPOSITORY.parent / "shared"))
 SHARED_FIXTURES = ("small_run", "three_runs")
 
 
+# Before xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps the tests of a file in one process, and files that share a training; those that train come first."""
     for item in items:
@@ -102,7 +105,7 @@ class CommandLine:
         prefixes = ("CLOTHSEG_", "MLFLOW_", "KERAS_", "HYDRA_", "TF_")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
         own = {
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
             "CLOTHSEG_CACHE": str(folder / "cache"),
             "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
             "CUDA_VISIBLE_DEVICES": "",
@@ -169,9 +172,8 @@ def small_run(tmp_path_factory, clothseg) -> Path:
 # precision and number of threads: what a process gets that works on both.
 THREE_RUNS = (
     "experiment=article", "dataset=paperdoll", "dataset.count=60", "dataset.image_size=[48,40]", "batch_size=8",
-    "backbone=mobilenetv2", "backbone.weights=null", "augmentation=none", "decoder=fpn", "optimizer=adam",
-    "schedule=one_phase", "schedule.phases.training.encoder=frozen", "schedule.phases.training.steps_per_epoch=null",
-    "best_metric=val/accuracy",
+    *SMALL_BACKBONE, "augmentation=none", "decoder=fpn", "optimizer=adam", "schedule=one_phase",
+    "schedule.phases.training.steps_per_epoch=null", "best_metric=val/accuracy",
 )  # fmt: skip
 SHORT = (
     "image_size=[32,32]", "optimizer.learning_rate=1e-6", "schedule.phases.training.epochs=1", "precision=float32",

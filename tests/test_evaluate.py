@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from small_backbone import SMALL_BACKBONE
 
 # Two sizes, the auxiliary head, groups of classes, padded photos, averaged weights: all that a run may be made of.
 MODERN = (
     "experiment=article", "dataset=paperdoll", "dataset.count=25", "dataset.image_size=[80,48]", "image_size=[64,64]",
-    "prepare.resize=pad", "batch_size=8", "backbone=mobilenetv2", "backbone.weights=null",
+    "prepare.resize=pad", "batch_size=8", *SMALL_BACKBONE,
     "backbone.batch_norm_momentum=0.9", "augmentation=strong", "decoder=fpn", "loss=cross_entropy_dice",
     "optimizer=adamw", "optimizer.use_ema=true", "optimizer.ema_momentum=0.8", "learning_rate=cosine",
     "label_groups=three", "sampling=repeat_factor", "presence.weight=0.2", "schedule=progressive",

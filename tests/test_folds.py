@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_backbone import SMALL_BACKBONE
 
 TINY = (
     "experiment=article", "dataset=paperdoll", "dataset.count=30", "dataset.image_size=[48,40]", "image_size=[32,32]",
-    "batch_size=8", "splitting.test=0.2", "backbone=mobilenetv2", "backbone.weights=null",
+    "batch_size=8", "splitting.test=0.2", *SMALL_BACKBONE,
     "backbone.batch_norm_momentum=0.9", "augmentation=light", "decoder=fpn", "optimizer=adam", "schedule=one_phase",
     "schedule.phases.training.epochs=1", "schedule.phases.training.steps_per_epoch=2",
-    "schedule.phases.training.encoder=frozen", "evaluation.boundary=true", "tracking.log_model=false",
+    "evaluation.boundary=true", "tracking.log_model=false",
     "precision=float32", "threads=1",
 )  # fmt: skip
 

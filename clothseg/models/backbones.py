@@ -1,20 +1,24 @@
 """Pretrained encoders behind one contract: raw photos in, feature maps at strides 2, 4, 8, 16 and 32 out.
 
-Everything that differs from one backbone to another is a row of `BACKBONES`. Importing this module does not import
-Keras, so `check_encoder` can refuse a run before TensorFlow loads.
+Everything that differs from one backbone of Keras to another is a row of `BACKBONES`. A user's own is a function, named
+by its module and its name ("my_backbones:small"). Importing this module does not import Keras, so `check_encoder` can
+refuse a run before TensorFlow loads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
+import importlib.util
 import os
 import re
 import socket
 import textwrap
+import traceback
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +133,9 @@ BACKBONES: Mapping[str, Backbone] = {
 
 def check_encoder(name: str, *, image_size: tuple[int, int], weights: str | os.PathLike | None) -> None:
     """Raise `UserError` for what `build_encoder` would refuse and can be known without importing Keras."""
-    if name not in BACKBONES:
+    if ":" in name:
+        _check_own(name, weights)
+    elif name not in BACKBONES:
         close = difflib.get_close_matches(name, BACKBONES, n=3, cutoff=0.5) or BACKBONES
         raise UserError(f"unknown backbone {name!r}; did you mean {', '.join(close)}?")
     _check_size(image_size)
@@ -160,13 +166,16 @@ def build_encoder(
     weights: str | os.PathLike | None,
     input_scaling: Literal["matched", "unit"],
 ) -> keras.Model:
-    """Build a backbone of `BACKBONES` as an encoder.
+    """Build a backbone as an encoder.
 
     Args:
-        name: a key of `BACKBONES`.
+        name: a key of `BACKBONES`, or "module:function" of a user's own. Such a function gets photos, float32
+            (batch, height, width, 3), 0..255, as a `keras.KerasTensor`, scales them as it likes, and returns the five
+            feature maps that the encoder has.
         image_size: (height, width) in pixels, multiples of 32.
         weights: "imagenet" for those Keras publishes (downloaded once), a file that fits the network of
             `keras.applications` without its top (`.weights.h5`, or `.h5` as Keras 2 wrote it), or None for random ones.
+            Of a user's own backbone a file that `encoder.save_weights` wrote, or None.
         input_scaling: "matched" for the range the published weights were trained on, "unit" for 0..1 whatever the
             backbone, which is the article's mistake.
 
@@ -175,11 +184,14 @@ def build_encoder(
         (batch, height / stride, width / stride, channels), finest first, for the strides 2, 4, 8, 16, 32.
 
     Raises:
-        UserError: the name, the size or the scaling is not one of those above, or the weights cannot be had.
+        UserError: the name, the size or the scaling is not one of those above, the weights cannot be had, or a user's
+            own function fails or gives other maps.
     """
     check_encoder(name, image_size=image_size, weights=weights)
     if input_scaling not in INPUT_SCALINGS:
         raise UserError(f"unknown input scaling {input_scaling!r}; use {' or '.join(INPUT_SCALINGS)}")
+    if ":" in name:
+        return _build_own(name, image_size, weights, input_scaling)
     import keras
 
     row = BACKBONES[name]
@@ -199,6 +211,59 @@ def build_encoder(
         for features, stride in zip(backbone(scaled), STRIDES, strict=True)
     ]
     return keras.Model(photo, maps, name="encoder")
+
+
+def _check_own(name: str, weights: str | os.PathLike | None) -> None:
+    module, _, function = name.partition(":")
+    if not (all(part.isidentifier() for part in module.split(".")) and function.isidentifier()):
+        raise UserError(f"backbone.name={name} is not of the form module:function, as in my_backbones:small")
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        # Of a package that holds the module.
+        found = None
+    if found is None:
+        raise UserError(f"backbone.name={name}: there is no module {module} in this folder, in PYTHONPATH or installed")
+    if weights == "imagenet":
+        raise UserError(
+            f"backbone.weights=imagenet is for the backbones of Keras, not for {name}; "
+            "use backbone.weights=null or a file that encoder.save_weights wrote"
+        )
+
+
+def _build_own(
+    name: str, image_size: tuple[int, int], weights: str | os.PathLike | None, input_scaling: str
+) -> keras.Model:
+    import keras
+
+    if input_scaling != "matched":
+        raise UserError(f"backbone.input_scaling={input_scaling} does nothing to {name}, which scales photos itself")
+    module, _, function = name.partition(":")
+    height, width = image_size
+    photo = keras.Input((height, width, 3), name="photo", dtype="float32")
+    try:
+        build = getattr(importlib.import_module(module), function)
+        maps = list(build(photo))
+        encoder = keras.Model(photo, maps, name="encoder")
+    except Exception as error:
+        # Whatever a user's code may raise, and where in it.
+        origin = importlib.util.find_spec(module).origin
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+        place = f" in line {lines[-1]} of {Path(origin).name}" if lines else ""
+        raise UserError(f"backbone.name={name} fails{place}: {reason}") from error
+    wanted = [(height // stride, width // stride) for stride in STRIDES]
+    got = [tuple(features.shape[1:-1]) for features in maps]
+    if got != wanted:
+        raise UserError(
+            f"backbone.name={name} gives maps of {_sizes(got)} for a photo of {height}x{width}; "
+            f"they must be {_sizes(wanted)}, finest first"
+        )
+    return encoder if weights is None else _load_file(name, encoder, Path(weights).expanduser())
+
+
+def _sizes(sizes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join("x".join(map(str, size)) for size in sizes)
 
 
 def _check_size(image_size: tuple[int, int]) -> None:

@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 import warnings
 
 import h5py
 import keras
 import numpy as np
 import pytest
+from small_backbone import small
 
 from clothseg.errors import UserError
 from clothseg.models import backbones
@@ -362,3 +364,66 @@ def test_weights_that_cannot_be_downloaded_are_told_before_keras_is_loaded(monke
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_128_no_top.h5").touch()
     check_download("mobilenetv2")
+
+
+def own(tmp_path, monkeypatch, text: str) -> str:
+    """A module of a user's own, in the folder where something is started. Returns its name."""
+    name = f"own_{uuid.uuid4().hex}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_a_function_of_ones_own_is_an_encoder(tmp_path):
+    encoder = build("small_backbone:small")
+    photo = keras.Input((*SIZE, 3))
+    plain = keras.Model(photo, small(photo))
+    plain.set_weights(encoder.get_weights())
+    for got, wanted, stride in zip(encoder(photos()), plain(photos()), STRIDES, strict=True):
+        assert got.shape[1:3] == (SIZE[0] // stride, SIZE[1] // stride)
+        np.testing.assert_array_equal(got, wanted)
+    encoder.save_weights(tmp_path / "small.weights.h5")
+    again = build("small_backbone:small", weights=tmp_path / "small.weights.h5")
+    np.testing.assert_array_equal(again(photos())[-1], encoder(photos())[-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nowhere:small", "there is no module nowhere in this folder"),
+        ("nowhere.else:small", "there is no module nowhere.else in this folder"),
+        ("small_backbone:", "not of the form module:function"),
+        ("small backbone:small", "not of the form module:function"),
+        (":small", "not of the form module:function"),
+    ],
+)
+def test_what_names_no_function_is_told_before_keras_is_needed(name, told):
+    with pytest.raises(UserError, match=told):
+        check_encoder(name, image_size=SIZE, weights=None)
+
+
+def test_a_function_of_ones_own_has_no_published_weights():
+    with pytest.raises(UserError, match="weights=imagenet is for the backbones of Keras, not for small_backbone:small"):
+        check_encoder("small_backbone:small", image_size=SIZE, weights="imagenet")
+    with pytest.raises(UserError, match="input_scaling=unit does nothing to small_backbone:small"):
+        build("small_backbone:small", input_scaling="unit")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "fails: AttributeError: .* has no attribute 'mine'"),
+        ("import nothing_of_that_name", "fails in line 1 of own_.*: ModuleNotFoundError"),
+        ("def mine(photo):\n    return photo.no\n", "fails in line 2 of own_.*: AttributeError"),
+        ("def mine(photo):\n    return None\n", "fails: TypeError"),
+        (
+            "def mine(photo):\n    return [photo]\n",
+            "gives maps of 32x64 for a photo of 32x64; they must be 16x32",
+        ),
+    ],
+)
+def test_a_function_that_fails_or_gives_other_maps_is_told_on_one_line(tmp_path, monkeypatch, text, told):
+    name = own(tmp_path, monkeypatch, text)
+    with pytest.raises(UserError, match=told) as error:
+        build(f"{name}:mine")
+    assert "\n" not in str(error.value)
