@@ -221,6 +221,7 @@ class PredictSettings(_Trainings, _Averaged):
     output: Annotated[str, Field(min_length=1)]
     flip: bool
     overlays: bool
+    batch_size: Size
 
     @property
     def files(self) -> list[str]:

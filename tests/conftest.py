@@ -21,18 +21,29 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CLOTHSEG_SHARED", REPOSITORY.parent / "shared"))
 
 
-# What takes long to make, and is made once for all tests that use it.
-SHARED_FIXTURES = ("small_run", "three_runs")
+# Files whose tests share a training, by its fixture.
+SHARED_TRAININGS = {
+    "test_compare.py": "three_runs", "test_register.py": "three_runs", "test_report.py": "three_runs",
+    "test_predict.py": "small_run", "test_export.py": "small_run", "test_serving.py": "small_run",
+}  # fmt: skip
 
 
-# Before xdist reads the marks.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file in one process, and files that share a training; those that train come first."""
-    for item in items:
-        shared = [name for name in SHARED_FIXTURES if name in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.stem))
+    """Tests that start a process of their own come first: they take longest."""
     items.sort(key=lambda item: "clothseg" not in item.fixturenames)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps the tests of a file in one process, and so files that share a training."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0]).name
+            return SHARED_TRAININGS.get(file, file)
+
+    return Scheduling(config, log)
 
 
 def _shared(*parts: str) -> Path:
