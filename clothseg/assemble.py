@@ -94,7 +94,7 @@ def folds(cfg: DictConfig, settings: TrainSettings, *, count: int) -> list[Data]
 def _data(cfg: DictConfig, settings: TrainSettings, cut: Callable[[Prepared], list[Split]]) -> list[Data]:
     wanted = sizes(settings)
     for size in wanted:
-        check_encoder(settings.backbone.name, image_size=size, weights=settings.backbone.weights)
+        check_backbone(settings, size=size, weights=settings.backbone.weights)
     source = entry.build(cfg.dataset)
     source.names()
     if settings.backbone.weights == "imagenet":
@@ -174,6 +174,13 @@ class Batches:
         return batches if phase.network.trained is phase.network.model else batches.map(for_both_heads)
 
 
+def check_backbone(settings: TrainSettings, *, size: Size, weights: str | None) -> None:
+    """Raise `UserError` for a backbone that cannot be built, or is code that may not run; without loading Keras."""
+    if ":" in settings.backbone.name:
+        entry.check_trusted(settings.backbone.name, option="backbone.name")
+    check_encoder(settings.backbone.name, image_size=size, weights=weights)
+
+
 def networks(cfg: DictConfig, settings: TrainSettings, *, classes: int) -> dict[Size, Network]:
     """A network for every size that a phase trains at; all but their sizes are alike.
 
@@ -193,6 +200,7 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     options, presence = settings.backbone, settings.presence
     if presence.gate > 0 and presence.weight == 0:
         raise UserError(f"presence.gate={presence.gate:g} needs the auxiliary head; give presence.weight more than 0")
+    check_backbone(settings, size=size, weights=options.weights)
     encoder = build_encoder(options.name, image_size=size, weights=options.weights, input_scaling=options.input_scaling)
     if options.batch_norm_momentum is not None:
         set_batch_norm_momentum(encoder, options.batch_norm_momentum)

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,8 +49,13 @@ def config_folder() -> Path:
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
-def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
-    """Composes the configuration from the command line and runs `task` with it.
+def run(
+    task: Callable[[DictConfig], Any],
+    *,
+    config_name: str,
+    arguments: Callable[[list[str]], list[str]] = lambda given: given,
+) -> None:
+    """Composes the configuration from the command line, as `arguments` makes it, and runs `task` with it.
 
     Ends the process with status 2 and one line on the standard error where the user can put something right, with 130
     after Ctrl-C. A fault of ours keeps its traceback, and so does everything under HYDRA_FULL_ERROR=1.
@@ -82,11 +88,13 @@ def run(task: Callable[[DictConfig], Any], *, config_name: str) -> None:
         config_path=str(config_folder()), config_name=config_name, execution_whitelist=[*TARGETS, *own_targets()]
     )(job)
     if full_error:
+        sys.argv[1:] = arguments(sys.argv[1:])
         main()
         return
     # Hydra prints errors over several lines, unless it is asked to raise them as they are.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        sys.argv[1:] = arguments(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         _end("interrupted", status=130)
@@ -150,6 +158,16 @@ def told(error: BaseException) -> str | None:
 def own_targets() -> list[str]:
     """Further targets that this user trusts: CLOTHSEG_TARGETS="mylab.losses.*,mylab.decoders.wide"."""
     return [target for target in os.environ.get("CLOTHSEG_TARGETS", "").split(",") if target]
+
+
+def check_trusted(name: str, *, option: str) -> None:
+    """Raise `UserError` for code, named as "module:function", that this user has not said to trust."""
+    target = name.replace(":", ".")
+    if not any(fnmatchcase(target, pattern) for pattern in (*TARGETS, *own_targets())):
+        raise UserError(
+            f"{option}={name} is code of your own, or of whoever wrote the configuration; "
+            f"with CLOTHSEG_TARGETS={target} in the environment it may run"
+        )
 
 
 def explain(error: Exception) -> str:

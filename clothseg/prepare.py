@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from clothseg import entry
 from clothseg.data.prepared import Prepared
 from clothseg.data.split import PARTS, Split
-from clothseg.settings import PrepareSettings, check
+from clothseg.settings import PrepareSettings, check, options_of
 from clothseg.stages import prepare_dataset, split_dataset
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ SHOWN_PAIRS = 12
 
 def main(cfg: DictConfig) -> None:
     """Prepares what `cfg` describes, prints what is there and leaves a report with figures."""
+    cfg = options_of(cfg, "prepare", PrepareSettings)
     settings: PrepareSettings = check(cfg, PrepareSettings)
     source = entry.build(cfg.dataset)
     prepared = prepare_dataset(source, settings, size=settings.size)

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from clothseg import entry
 from clothseg.errors import UserError
 from clothseg.settings import ResultsSettings, check
-from clothseg.text import as_csv
+from clothseg.text import as_csv, portable
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
         steps = series.collect(settings.series)
         series.write(steps, folder, title=folder.name, cumulative=settings.cumulative)
         log.info("series %s, %d steps: %s", settings.series, len(steps), folder)
-    if settings.run is not None or settings.series is None:
+    if any(experiments.glob("*/*.json")) or settings.series is None:
         log.info("table: %s", write_table(experiments))
 
 
@@ -96,6 +96,23 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
     return folder
 
 
+def leave(run_id: str, folder: Path) -> None:
+    """Writes what other programs go on with after a training.
+
+    Args:
+        run_id: of its MLflow run.
+        folder: gets `run_id` and, a row for each epoch, `metrics.csv`, which the same training on the same machine
+            leaves again as it is.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    histories = _histories(client, client.get_run(run_id))
+    histories.pop("images_per_second", None)
+    _write_epochs(histories, folder / "metrics.csv")
+    (folder / "run_id").write_text(f"{run_id}\n", encoding="utf-8")
+
+
 def write_table(experiments: Path) -> Path:
     """Writes `README.md` with one row per result, and those of `references.yaml`, which were measured by others.
 
@@ -139,6 +156,7 @@ def write_table(experiments: Path) -> Path:
             lines += [f"- {name}: `{result['command']}`"]
             lines += [f"  - {member}: `{command}`" for member, command in result.get("members", {}).items()]
         lines += [""]
+    lines += _series(experiments)
     lines += sweeps
     path = experiments / "README.md"
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
@@ -173,11 +191,7 @@ def _native_cells(scores: Any) -> list[str]:
 
 
 def _take_in_training(client: Any, run: Any, aside: Path) -> None:
-    series = {
-        key: client.get_metric_history(run.info.run_id, key)
-        for key in run.data.metrics
-        if not key.startswith("system/")
-    }
+    series = _histories(client, run)
     for artifact in ARTIFACTS:
         client.download_artifacts(run.info.run_id, artifact, str(aside))
     # The same few training photos in every result would only fill the repository.
@@ -188,10 +202,15 @@ def _take_in_training(client: Any, run: Any, aside: Path) -> None:
         if path.stem not in PLAIN_FIGURES:
             path.unlink()
     config = aside / "config" / "config.yaml"
-    (aside / "config.yaml").write_text(_portable(config.read_text("utf-8")), encoding="utf-8")
+    (aside / "config.yaml").write_text(portable(config.read_text("utf-8")), encoding="utf-8")
     shutil.rmtree(config.parent)
     _write_epochs(series, aside / "metrics.csv")
     (aside / "result.json").write_text(json.dumps(_result(run, series), indent=2) + "\n", encoding="utf-8")
+
+
+def _histories(client: Any, run: Any) -> dict[str, list[Any]]:
+    names = [name for name in run.data.metrics if not name.startswith("system/")]
+    return {name: client.get_metric_history(run.info.run_id, name) for name in names}
 
 
 def _take_in_sweep(client: Any, run: Any, aside: Path) -> None:
@@ -210,8 +229,8 @@ def _take_in_ensemble(client: Any, run: Any, aside: Path) -> None:
         client.download_artifacts(run.info.run_id, artifact, str(aside))
     described = {
         "run_id": run.info.run_id,
-        "command": _portable(run.data.tags["command"]),
-        "members": {member.info.run_id: _portable(member.data.tags["command"]) for member in members},
+        "command": portable(run.data.tags["command"]),
+        "members": {member.info.run_id: portable(member.data.tags["command"]) for member in members},
         "git_commits": [member.data.tags.get("git.commit") for member in members],
         "minutes": round(sum(member.data.metrics["duration_seconds"] for member in members) / 60, 1),
         "dataset": members[0].data.tags["dataset"],
@@ -230,7 +249,7 @@ def _sweep(run: Any, trials: Path) -> dict[str, Any]:
     return {
         "run_id": run.info.run_id,
         "study": tags["study"],
-        "command": _portable(tags["command"]),
+        "command": portable(tags["command"]),
         "objectives": tags["objectives"],
         "trials": {
             "complete": sum(row["state"] == "COMPLETE" for row in rows),
@@ -251,7 +270,7 @@ def _result(run: Any, series: dict[str, list[Any]]) -> dict[str, Any]:
     return {
         "run_id": run.info.run_id,
         "run_name": run.info.run_name,
-        "command": _portable(tags["command"]),
+        "command": portable(tags["command"]),
         "preset": tags["preset"],
         "dataset": tags["dataset"],
         "backbone": tags["backbone"],
@@ -281,11 +300,6 @@ def _native(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _portable(text: str) -> str:
-    """A command or configuration without the folders that only this machine has."""
-    return re.sub(r"(?<=[=\[,'\"\s])/[^\s'\",\]]+", lambda path: PurePosixPath(path[0]).name, text)
-
-
 def _write_epochs(series: dict[str, list[Any]], path: Path) -> None:
     names = sorted(
         name for name in series if name.startswith(("train/", "val/")) or name in ("learning_rate", "images_per_second")
@@ -294,6 +308,18 @@ def _write_epochs(series: dict[str, list[Any]], path: Path) -> None:
     steps = sorted({step for points in values.values() for step in points})
     rows = ([step, *(f"{values[name][step]:.6g}" if step in values[name] else "" for name in names)] for step in steps)
     path.write_text(as_csv(["epoch", *names], rows), encoding="utf-8")
+
+
+def _series(experiments: Path) -> list[str]:
+    """The series of experiments that were taken in, as lines of the table."""
+    found = [path.parent.name for path in sorted(experiments.glob("*/runs.csv"))]
+    lines = [
+        "## Series",
+        "",
+        *(f"- [{name}]({name}): what every step changes, a table and a figure" for name in found),
+        "",
+    ]
+    return lines if found else []
 
 
 def _sweeps(experiments: Path) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clothseg.errors import UserError
@@ -19,7 +19,8 @@ ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # Strict: true is no number, and "3" none either.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Prepare(_Section):
@@ -228,8 +229,6 @@ class PredictSettings(_Trainings, _Averaged):
         """Files and folders."""
         return [self.photos] if isinstance(self.photos, str) else self.photos
 
-    batch_size: Size
-
 
 class ExportSettings(_Section):
     """Everything `python -m clothseg.export` is told."""
@@ -303,8 +302,10 @@ class TrainSettings(_DataSettings):
     learning_rate: Part
     schedule: Schedule
     folds: Annotated[int, Field(ge=2)] | None
+    resume: Annotated[str, Field(min_length=1)] | None
     # As an attribute it is one of Python's own classes.
     register_as: Annotated[ModelName | None, Field(alias="register")]
+    output: Annotated[str, Field(min_length=1)] | None
     sweep: Sweep | None
 
 
@@ -326,6 +327,23 @@ def check(cfg: DictConfig, model: type[BaseModel]) -> Any:
         more = f" (and {others} more)" if others else ""
         given = "" if problems[0]["type"] == "missing" else f"={_shown(problems[0]['input'])}"
         raise UserError(f"{location}{given}: {wanted}{more}") from None
+
+
+def options_of(cfg: DictConfig, command: str, model: type[BaseModel]) -> DictConfig:
+    """What a command is told by the configuration of a whole pipeline; any other configuration as it is.
+
+    Args:
+        cfg: of a pipeline if it has a section `pipeline`, in which commands have sections of their own.
+        command: its name there.
+        model: what it is checked by; options that are not in it are other commands'.
+    """
+    if "pipeline" not in cfg:
+        return cfg
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    mine = OmegaConf.masked_copy(cfg, [key for key in cfg if key in names])
+    with open_dict(mine):
+        mine.merge_with(cfg.pipeline.get(command, {}))
+    return mine
 
 
 def _option(problem: Any) -> str:

@@ -1,10 +1,12 @@
-"""How numbers and tables are written."""
+"""How numbers, tables and commands are written."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -23,3 +25,8 @@ def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue()
+
+
+def portable(text: str) -> str:
+    """A command or configuration without the folders that only this machine has."""
+    return re.sub(r"(?<=[=\[,'\"\s])/[^\s'\",\]]+", lambda path: PurePosixPath(path[0]).name, text)

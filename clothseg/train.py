@@ -6,7 +6,7 @@ import logging
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clothseg import assemble, entry, register
+from clothseg import assemble, entry, register, results
 from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import StoppedError, UserError
-from clothseg.settings import TrainSettings, check
+from clothseg.settings import TrainSettings, check, options_of
 from clothseg.sweeps import plugin
+from clothseg.training.checkpoints import STATE, Checkpoints, read_state, seconds_kept
 
 if TYPE_CHECKING:
     from clothseg.evaluation.native import Evaluation
+    from clothseg.interrupted import Interrupted
     from clothseg.sweeps.trial import Trial
     from clothseg.tracking.report import Report
-    from clothseg.training.phases import Epoch, History
+    from clothseg.training.history import Epoch, History
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,9 @@ NOT_IN_NAME = (
     "tracking.",
     "prepare.cache=",
     "prepare.workers=",
+    "splitting.file=",
     "threads=",
+    "output=",
     "register=",
 )
 
@@ -56,15 +60,35 @@ def main(cfg: DictConfig) -> float | list[float] | None:
     begun = time.monotonic()
     # A scheduler's SIGTERM ends a run as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
+    cfg = options_of(cfg, "train", TrainSettings)
     settings: TrainSettings = check(cfg, TrainSettings)
+    before = None
+    if settings.resume is not None:
+        before = _interrupted(cfg, settings)
+        cfg = before.cfg
+        settings = check(cfg, TrainSettings)
     trial = _trial(cfg, settings)
     with trial or nullcontext():
-        reached = _train(cfg, settings, trial, begun)
+        reached = _train(cfg, settings, trial, before, begun)
         if trial is None:
             return reached[settings.best_metric]
         trial.complete([reached[name] for name in trial.objectives])
         return trial.values
     return None
+
+
+def _interrupted(cfg: DictConfig, settings: TrainSettings) -> Interrupted:
+    """The training to go on with."""
+    from clothseg.interrupted import taken_up
+
+    if settings.sweep is not None or HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise UserError(
+            f"resume={settings.resume} goes on with one training; a multirun goes on by the same command again"
+        )
+    if settings.folds is not None:
+        raise UserError(f"resume={settings.resume} and folds={settings.folds} do not go together; folds start anew")
+    overrides = _overrides()
+    return taken_up(settings.resume, cfg if overrides else None, overrides)
 
 
 def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
@@ -89,13 +113,18 @@ def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
     )
 
 
-def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun: float) -> dict[str, float]:
+def _train(
+    cfg: DictConfig, settings: TrainSettings, trial: Trial | None, before: Interrupted | None, begun: float
+) -> dict[str, float]:
     _check_together(settings)
+    output = None if settings.output is None else _made(settings.output)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if settings.folds is not None:
         return _cross_validate(cfg, settings, folder, begun, count=settings.folds)
     # Whatever can be refused is refused before TensorFlow is loaded.
     data = assemble.data(cfg, settings)
+    if before is not None:
+        before.check_data(data)
     counts = data.final.name, len(data.parts.train), len(data.parts.validation)
     log.info("%s: %d photos to train on, %d to validate; loading Keras", *counts)
 
@@ -103,8 +132,14 @@ def _train(cfg: DictConfig, settings: TrainSettings, trial: Trial | None, begun:
 
     # Seeds first: whatever is built below draws from them.
     backend.load(seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
-    own = _Own(_run_name(settings, trial), _tags(settings, trial), parent=trial.parent if trial is not None else None)
-    fitted = _fit(cfg, settings, data, trial, own, folder, begun)
+    if before is not None:
+        own = _Own(before.name, _tags(settings, trial, before.command), parent=None, run_id=before.run_id)
+    else:
+        parent = trial.parent if trial is not None else None
+        own = _Own(_run_name(settings, trial), _tags(settings, trial, _overrides()), parent=parent, run_id=None)
+    fitted = _fit(cfg, settings, data, trial, own, folder / "weights", before, begun)
+    if output is not None:
+        results.leave(fitted.run_id, output)
     if settings.register_as is not None:
         register.main(entry.compose("register", [f"run={fitted.run_id}", f'name="{settings.register_as}"']))
     return fitted.reached
@@ -117,6 +152,9 @@ def _check_together(settings: TrainSettings) -> None:
         UserError: names them, and what would work.
     """
     folds, name, sweep = settings.folds, settings.register_as, settings.sweep
+    if settings.output is not None and (folds is not None or sweep is not None):
+        other = f"folds={folds}" if folds is not None else f"sweep={sweep.space}"
+        raise UserError(f"output={settings.output} and {other} do not go together; the folder is for one training")
     if folds is not None and sweep is not None:
         raise UserError(f"folds={folds} and sweep={sweep.space} do not go together; folds=null sweeps")
     if folds is not None and not settings.evaluation.native:
@@ -131,6 +169,15 @@ def _check_together(settings: TrainSettings) -> None:
         )
     if name is not None and not settings.tracking.log_model:
         raise UserError(f"register={name} needs the logged model; tracking.log_model=false has none, true has")
+
+
+def _made(output: str) -> Path:
+    folder = Path(output).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be made: {error}") from error
+    return folder
 
 
 def _cross_validate(
@@ -149,12 +196,12 @@ def _cross_validate(
     from clothseg.tracking.folds import Fold, log_folds, log_pooled
     from clothseg.tracking.run import TrackedRun
 
-    name, tags = _run_name(settings, None), _tags(settings, None)
+    name, tags = _run_name(settings, None), _tags(settings, None, _overrides())
     what = assemble.evaluation_name("val", settings.evaluation)
     # Without the tag that tells trainings, which this run is none of.
     own_tags = {key: value for key, value in tags.items() if key != "preset"} | {"role": "cross_validation"}
     done: list[Fold] = []
-    with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=own_tags, parent=None) as run:
+    with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=own_tags, parent=None, run_id=None) as run:
         log.info("MLflow run %s (%s), with a run for each fold", name, run.id)
         run.configuration(_text(cfg), _parameters(cfg))
         for number, data in enumerate(folds, 1):
@@ -163,8 +210,10 @@ def _cross_validate(
                 log.info("%d photos to train on, %d to validate", len(data.parts.train), len(data.parts.validation))
                 # As if it were the only one: the same numbers as without those before it.
                 backend.load(**loaded)
-                own = _Own(f"{of} of {name}"[:200], tags | {"fold": number, "folds": count}, parent=run.id)
-                fitted = _fit(cfg, settings, data, None, own, folder / f"fold_{number}", time.monotonic())
+                of_fold = tags | {"fold": number, "folds": count}
+                own = _Own(f"{of} of {name}"[:200], of_fold, parent=run.id, run_id=None)
+                weights = folder / f"fold_{number}" / "weights"
+                fitted = _fit(cfg, settings, data, None, own, weights, None, time.monotonic())
             names = [final.names[row] for row in data.parts.validation]
             done.append(Fold(fitted.run_id, names, fitted.evaluation))
             log_folds(run, done, what=what)
@@ -176,11 +225,19 @@ def _cross_validate(
 
 @dataclass(frozen=True)
 class _Own:
-    """What tells a run from others: its name, the tags to find it by, and the run that it is nested under, if any."""
+    """What tells a run from others.
+
+    Attributes:
+        name: of the run.
+        tags: to find it by.
+        parent: id of the run that it is nested under, if any.
+        run_id: of the run itself, if it goes on.
+    """
 
     name: str
     tags: dict[str, Any]
     parent: str | None
+    run_id: str | None
 
 
 @dataclass(frozen=True)
@@ -205,17 +262,39 @@ def _fit(
     trial: Trial | None,
     own: _Own,
     folder: Path,
+    before: Interrupted | None,
     begun: float,
 ) -> _Fitted:
-    """Trains and tracks."""
+    """Trains and tracks. Checkpoints are in `folder`, or where those of an interrupted training are."""
+    from clothseg.interrupted import held
+
+    folder = folder if before is None else before.folder
+    with held(folder):
+        fitted = _fit_held(cfg, settings, data, trial, own, folder, before, begun)
+    return fitted
+
+
+def _fit_held(
+    cfg: DictConfig,
+    settings: TrainSettings,
+    data: assemble.Data,
+    trial: Trial | None,
+    own: _Own,
+    folder: Path,
+    before: Interrupted | None,
+    begun: float,
+) -> _Fitted:
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
     from clothseg.training import precision
     from clothseg.training.devices import placement
+    from clothseg.training.history import History
     from clothseg.training.latency import LATENCY, milliseconds_per_photo
-    from clothseg.training.phases import Checkpoints, History, fit_phases
+    from clothseg.training.phases import fit_phases
 
     policy = precision.set_policy(settings.precision)
+    if before is not None:
+        before.check_precision(policy)
     place = placement(settings.devices)
     classes = len(data.final.class_names)
     with place():
@@ -237,18 +316,32 @@ def _fit(
     loss = assemble.loss(cfg, pixels=pixels)
     log_model = settings.prepare.resize if settings.tracking.log_model else None
     history = History()
-    checkpoints = Checkpoints(folder / "weights", metric=settings.best_metric)
+    state = None
+    if before is not None:
+        begun -= seconds_kept(folder / STATE)
+        state = read_state(folder / STATE, {phase.name: phase for phase in phases}.__getitem__)
+        history.epochs.extend(state.epochs)
+    checkpoints = Checkpoints(folder, metric=settings.best_metric, begun=begun)
 
-    tags = own.tags | {"dataset": data.final.name, "precision": policy}
-    with TrackedRun(experiment=settings.tracking.experiment, name=own.name, tags=tags, parent=own.parent) as run:
+    tags = own.tags | {"dataset": data.final.name, "precision": policy, "checkpoints": folder.resolve()}
+    experiment = settings.tracking.experiment
+    with TrackedRun(experiment=experiment, name=own.name, tags=tags, parent=own.parent, run_id=own.run_id) as run:
         log.info("MLflow run %s (%s)", own.name, run.id)
-        run.configuration(
-            _text(cfg),
-            _parameters(cfg) | {"precision_used": policy, "model_parameters": model.count_params()},
-        )
         report = Report(run, model, data.final, data.parts, figure_photos=settings.tracking.figure_photos, begun=begun)
-        report.data(options=entry.flatten(cfg.dataset))
-        report.augmentation(augmentation, seed=settings.seed)
+        if before is None:
+            run.configuration(
+                _text(cfg),
+                _parameters(cfg) | {"precision_used": policy, "model_parameters": model.count_params()},
+            )
+            report.data(options=entry.flatten(cfg.dataset))
+            report.augmentation(augmentation, seed=settings.seed)
+        else:
+            run.text(_text(cfg), "config/config.yaml")
+            report.resumed(history)
+            last = history.epochs[-1]
+            log.info(
+                "going on after epoch %d of %d (%s)", last.number, sum(one.epochs for one in phases), last.phase.name
+            )
         after_epoch = [checkpoints, report.after_epoch]
         if trial is not None:
             trial.note("mlflow_run_id", run.id)
@@ -266,11 +359,14 @@ def _fit(
                 batch_size=settings.batch_size,
                 metric=settings.best_metric,
                 history=history,
+                state=state,
+                keep=checkpoints.keep,
                 after_epoch=after_epoch,
                 after_phase=[report.after_phase],
             )
         except StoppedError:
-            report.stopped(history, checkpoints)
+            report.stopped(history)
+            checkpoints.clear()
             run.tag("trial.state", "PRUNED")
             raise
         except BaseException as error:
@@ -290,6 +386,7 @@ def _fit(
                 reached[LATENCY] = milliseconds_per_photo(model, image_size=settings.size, repeats=30)
                 run.scores({LATENCY: reached[LATENCY]}, step=len(history.epochs))
             run.tag("trial.state", "COMPLETE")
+        checkpoints.clear()
     return _Fitted(run.id, reached, evaluation)
 
 
@@ -304,12 +401,12 @@ def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, e
     return evaluation
 
 
-def _tags(settings: TrainSettings, trial: Trial | None) -> dict[str, Any]:
+def _tags(settings: TrainSettings, trial: Trial | None, overrides: Sequence[str]) -> dict[str, Any]:
     """What runs are found by."""
     tags = {
         "preset": settings.name,
         "backbone": settings.backbone.name,
-        "command": shlex.join(["python", "-m", "clothseg.train", *_overrides()]),
+        "command": shlex.join(["python", "-m", "clothseg.train", *_config(), *overrides]),
         **settings.tracking.tags,
     }
     if trial is not None:
@@ -328,18 +425,27 @@ def _reporter(trial: Trial, epochs: int) -> Callable[[Epoch, History], None]:
 
 def _parameters(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as MLflow parameters, without what says nothing about the experiment."""
-    return {key: value for key, value in entry.flatten(cfg).items() if not key.startswith(("tracking.", "sweep"))}
+    return {
+        key: value for key, value in entry.flatten(cfg).items() if not key.startswith(("tracking.", "sweep", "resume"))
+    }
 
 
 def _text(cfg: DictConfig) -> str:
     """The configuration without the study that it is a trial of, whose address may hold a password."""
-    return OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "sweep"]), resolve=True)
+    kept = [key for key in cfg if key not in ("sweep", "resume")]
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, kept), resolve=True)
+
+
+def _config() -> list[str]:
+    """The option that names the configuration, where it is not this command's own."""
+    name = HydraConfig.get().job.config_name
+    return [] if name == "train" else [f"--config-name={name}"]
 
 
 def _overrides() -> list[str]:
-    """What was given on the command line, without the sweep: what gives this one run."""
+    """What was given on the command line, without sweep and resume: what gives this one run."""
     overrides = HydraConfig.get().overrides.task
-    return [override for override in overrides if not override.lstrip("+~").startswith("sweep")]
+    return [override for override in overrides if not override.lstrip("+~").startswith(("sweep", "resume="))]
 
 
 def _run_name(settings: TrainSettings, trial: Trial | None) -> str:
@@ -359,10 +465,19 @@ def _run_name(settings: TrainSettings, trial: Trial | None) -> str:
     return " ".join([settings.name, settings.backbone.name, *changed])[:200]
 
 
+def _arguments(given: list[str]) -> list[str]:
+    """What is composed: of an interrupted training that goes on with changes, its own options and those."""
+    if not any(argument.startswith("resume=") for argument in given):
+        return given
+    from clothseg.interrupted import with_its_command
+
+    return with_its_command(given)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
     plugin.register()
-    entry.run(main, config_name="train")
+    entry.run(main, config_name="train", arguments=_arguments)

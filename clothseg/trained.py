@@ -109,7 +109,7 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
     split = found.file("data/split.json")
     try:
         # What the command was beside the training.
-        cfg.sweep = cfg.folds = cfg.register = None
+        cfg.sweep = cfg.folds = cfg.register = cfg.output = cfg.resume = None
         cfg.splitting.file = str(split)
         # They come from the training.
         cfg.backbone.weights = None
@@ -169,6 +169,8 @@ _NOT_CONFIGURATION = (
     "seed",
     "folds",
     "register",
+    "resume",
+    "output",
     "tracking",
     "threads",
     "dataset.root",

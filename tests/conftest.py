@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ SHARED = Path(os.environ.get("CLOTHSEG_SHARED", REPOSITORY.parent / "shared"))
 # Files whose tests share a training, by its fixture.
 SHARED_TRAININGS = {
     "test_compare.py": "three_runs", "test_register.py": "three_runs", "test_report.py": "three_runs",
+    "test_ui.py": "three_runs",
     "test_predict.py": "small_run", "test_export.py": "small_run", "test_serving.py": "small_run",
 }  # fmt: skip
 
@@ -117,6 +119,7 @@ class CommandLine:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
         own = {
             "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
+            "CLOTHSEG_TARGETS": "small_backbone.*",
             "CLOTHSEG_CACHE": str(folder / "cache"),
             "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
             "CUDA_VISIBLE_DEVICES": "",
@@ -239,3 +242,24 @@ def three_runs(tmp_path_factory, clothseg) -> Runs:
     found = made.client().search_runs(["1"], "tags.preset LIKE '%'")
     made.runs.update({run.info.run_name: run for run in found})
     return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs Chromium and its driver; on Debian apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    # Without the sandbox, which cannot be had as root; the pages are our own.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # With the driver named, selenium looks for none to download.
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()

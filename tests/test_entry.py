@@ -90,6 +90,15 @@ def test_own_targets_are_allowed_by_name(clothseg, tmp_path):
     assert "mylab was imported" in allowed.stderr
 
 
+def test_a_backbone_of_ones_own_runs_only_if_it_is_trusted(clothseg, tmp_path):
+    arguments = ("experiment=quickstart", "backbone.name=small_backbone:small", "backbone.weights=null")
+    for more in ((), ("-m", "sweep=lr_batch")):
+        done = clothseg("train", *more, *arguments, folder=tmp_path, CLOTHSEG_TARGETS="mylab.*")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "with CLOTHSEG_TARGETS=small_backbone.small in the environment it may run" in done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+
+
 def test_the_wheel_carries_the_configuration(clothseg, tmp_path):
     pytest.importorskip("hatchling")
     subprocess.run(

@@ -154,6 +154,7 @@ def test_a_fold_that_fails_fails_the_whole_with_its_reason(clothseg, tmp_path):
         (["folds=half"], "folds=half: input should be a valid integer"),
         (["folds=25"], "folds=25 of 24 examples cannot be; folds may be 2 to 24"),
         (["folds=2", "evaluation.native=false"], "folds=2 pools scores at the photos' own sizes"),
+        (["folds=2", "output=kept"], "output=kept and folds=2 do not go together"),
     ],
 )
 def test_folds_that_cannot_be_are_told_before_anything_is_trained(clothseg, tmp_path, options, told):

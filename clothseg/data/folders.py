@@ -52,8 +52,21 @@ def check_sizes(photo: np.ndarray, labels: np.ndarray, photo_file: str, labels_f
         raise DataError(f"{photo_file} and {labels_file} differ in size: {sizes} (height x width)")
 
 
+def list_folder(folder: Path) -> dict[str, os.stat_result]:
+    """The files of a folder, not below it, by their name; hidden ones are left out.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat() for entry in entries if not entry.name.startswith(".") and entry.is_file()}
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed: {error}") from error
+
+
 def list_files(folder: Path, suffix: str) -> dict[str, os.stat_result]:
-    """The files of a folder by their stem, in the order in which the file system lists them.
+    """The files of a folder by their stem.
 
     Args:
         folder: where to look, not below it.
@@ -62,15 +75,8 @@ def list_files(folder: Path, suffix: str) -> dict[str, os.stat_result]:
     Raises:
         DataError: the folder cannot be listed.
     """
-    try:
-        with os.scandir(folder) as entries:
-            return {
-                os.path.splitext(entry.name)[0]: entry.stat()
-                for entry in entries
-                if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file()
-            }
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error}") from error
+    files = list_folder(folder).items()
+    return {os.path.splitext(name)[0]: stat for name, stat in files if name.endswith(suffix)}
 
 
 def file_identity(relative: str, stat: os.stat_result | None) -> list[Any]:

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 import keras
 
-from clothseg.checks import is_count
+from clothseg.checks import is_count, is_number
 from clothseg.errors import UserError
 
 KERNEL_SIZE = 3  # the article's; pix2pix itself used 4
@@ -121,6 +121,7 @@ def unet(
     if skip_filters is None or isinstance(skip_filters, int):
         skip_filters = [skip_filters] * len(skips)
     _check_list("skip_filters", skip_filters, len(skips), or_none=True)
+    _require(isinstance(separable, bool), "separable", separable, "true or false")
     convolve = partial(_convolve, momentum=batch_norm_momentum, separable=separable)
     for step_filters, skip, squeezed in zip_longest(filters, skips, skip_filters):
         x = keras.layers.UpSampling2D(interpolation=interpolation)(x)
@@ -285,7 +286,7 @@ def _check_list(option: str, values: object, length: int | None = None, *, or_no
 
 def _check_shares(**options: object) -> None:
     for option, value in options.items():
-        works = isinstance(value, int | float) and 0 <= value < 1
+        works = is_number(value) and 0 <= value < 1
         _require(works, option, value, "a number from 0 to below 1")
 
 

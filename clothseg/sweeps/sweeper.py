@@ -24,8 +24,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from clothseg import entry
+from clothseg.assemble import check_backbone
 from clothseg.errors import UserError
-from clothseg.models.backbones import check_encoder
 from clothseg.settings import TrainSettings, check
 from clothseg.sweeps import table
 from clothseg.sweeps.preset import write_preset
@@ -225,7 +225,7 @@ class Sweep(OptunaSweeperImpl):
         settings: TrainSettings = check(task, TrainSettings)
         # A file that is missing here may be there where the trials run.
         weights = settings.backbone.weights if self._on_this_machine() else None
-        check_encoder(settings.backbone.name, image_size=settings.size, weights=weights)
+        check_backbone(settings, size=settings.size, weights=weights)
         varied = tuple(name.lstrip("+").split("@")[-1].replace("/", ".") for name in self.space)
         skipped = (*NOT_COMPARED, *(f"{name}." for name in varied))
         common = {key: value for key, value in entry.flatten(task).items() if not f"{key}.".startswith(skipped)}

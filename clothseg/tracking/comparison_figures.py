@@ -185,10 +185,13 @@ def both_predictions(
     photos = [first.photo for first, _ in predictions]
     width, height = cell_size(photos, area=4.8)
     rows, names = legend_size(present, height, class_names)
-    figure, axes = sheet([*[width] * 4, max(names, 1.2)], [height] * len(photos), top=0.5, left=0.22, row_gap=0.12)
+    # So many characters of this size are as wide as a photo.
+    headings = [textwrap.fill(heading, int(width * 17)) for heading in ("Photo", "Ground truth", *titles)]
+    top = 0.35 + 0.15 * max(heading.count("\n") + 1 for heading in headings)
+    figure, axes = sheet([*[width] * 4, max(names, 1.2)], [height] * len(photos), top=top, left=0.22, row_gap=0.12)
     headline(figure, "Where predictions differ most")
-    for heading, axis in zip(("Photo", "Ground truth", *titles), axes[0], strict=False):
-        axis.set_title(textwrap.fill(heading, 30), fontsize=NORMAL, color=INK)
+    for heading, axis in zip(headings, axes[0], strict=False):
+        axis.set_title(heading, fontsize=SMALL, color=INK)
     for row, photo, three, values, caption in zip(axes, photos, maps, present, captions, strict=True):
         picture(row[0], photo)
         for axis, labels in zip(row[1:4], three, strict=True):

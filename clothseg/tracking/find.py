@@ -118,6 +118,39 @@ def find(given: str) -> Found:
     return _run(given, _get(given, given))
 
 
+def unfinished(given: str) -> Run:
+    """A training that was interrupted.
+
+    Args:
+        given: its MLflow run id; `last` for the one that began last of those that did not come to their end.
+
+    Raises:
+        UserError: there is none, or it cannot be gone on with.
+    """
+    quiet()
+    if given == "last":
+        query = "attributes.status != 'FINISHED' AND tags.checkpoints LIKE '%'"
+        return _first(
+            given, _all_experiments(), query, "attributes.start_time DESC", option="resume", kind="unfinished"
+        )
+    run = _get(given, given, option="resume")
+    tags = run.data.tags
+    if "fold" in tags or "trial" in tags:
+        one = "fold of a cross-validation" if "fold" in tags else "trial of a study"
+        how = "start that anew" if "fold" in tags else "the command of the study again goes on with it"
+        raise UserError(f"resume={given} is a {one}; {how}")
+    if run.info.status == "FINISHED":
+        raise UserError(f"resume={given} came to its end; resume= goes on with what was interrupted")
+    if "checkpoints" not in tags:
+        raise UserError(f"resume={given} is no training of which a state is kept; the tag `checkpoints` tells those")
+    return run
+
+
+def file_of(run_id: str, path: str) -> str:
+    """The text of an artifact of a run."""
+    return mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")
+
+
 def _run(given: str, run: Run) -> Found:
     if run.data.tags.get("role") == "cross_validation":
         raise UserError(f"run={given} is a cross-validation; the runs of its folds, nested in it, are trainings")
@@ -127,14 +160,16 @@ def _run(given: str, run: Run) -> Found:
     return Found(given, info.run_id, info.run_name, status=info.status, tags=dict(run.data.tags), folder=None)
 
 
-def _get(given: str, run_id: str) -> Run:
+def _get(given: str, run_id: str, *, option: str = "run") -> Run:
+    if option == "resume" and not re.fullmatch(r"[\w-]+", run_id):
+        raise UserError(f"resume={given} has to be the id of an MLflow run, or last")
     if not re.fullmatch(r"[\w-]+", run_id):
         raise UserError(f"run={given} is none of what a run can be called: {WAYS}")
     try:
         return mlflow.get_run(run_id)
     except mlflow.MlflowException as error:
         raise UserError(
-            f"run={given} is not in {store_address()}: {error}; `mlflow ui` lists the runs, "
+            f"{option}={given} is not in {store_address()}: {error}; `mlflow ui` lists the runs, "
             f"MLFLOW_TRACKING_URI names another store, and a run can be called {WAYS}"
         ) from None
 
@@ -152,17 +187,21 @@ def _best(given: str, name: str) -> Run:
     return _first(given, _all_experiments(), f"{scored} AND tags.preset = '{name.replace(chr(39), '')}'", order)
 
 
-def _first(given: str, experiments: list[str], query: str, order: str) -> Run:
+def _first(
+    given: str, experiments: list[str], query: str, order: str, *, option: str = "run", kind: str = "finished"
+) -> Run:
     client, token, more = mlflow.MlflowClient(), None, bool(experiments)
     while more:
         runs = client.search_runs(experiments, query, order_by=[order], max_results=100, page_token=token)
         # A fold of a cross-validation was scored on photos of its own, and is taken by its id alone.
-        found = next((run for run in runs if "fold" not in run.data.tags), None)
+        # So is a trial that was interrupted, which its study runs again.
+        apart = ("fold",) if option == "run" else ("fold", "trial")
+        found = next((run for run in runs if not any(tag in run.data.tags for tag in apart)), None)
         if found is not None:
             return found
         token, more = runs.token, bool(runs.token)
     raise UserError(
-        f"run={given}: no finished training of that kind is in {store_address()}; `mlflow ui` lists the runs, "
+        f"{option}={given}: no {kind} training of that kind is in {store_address()}; `mlflow ui` lists the runs, "
         "MLFLOW_TRACKING_URI names another store"
     )
 

@@ -19,8 +19,9 @@ from clothseg.tracking import figures
 from clothseg.tracking.evaluation import log_evaluation, rounded
 from clothseg.tracking.run import TrackedRun
 from clothseg.training import scores
+from clothseg.training.checkpoints import Checkpoints
+from clothseg.training.history import Epoch, History
 from clothseg.training.logits import at_size_of
-from clothseg.training.phases import Checkpoints, Epoch, History
 from clothseg.training.scores import Counts
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Report:
         self.run, self.model, self.prepared, self.parts, self.begun = run, model, prepared, parts, begun
         self.class_names = prepared.class_names
         self.shown = parts.validation[:figure_photos]
-        self.curves_drawn, self.predictions_drawn = -float("inf"), 0
+        self.curves_drawn, self.predictions_drawn, self.logged = -float("inf"), 0, 0
 
     def data(self, *, options: Mapping[str, Any]) -> None:
         """Logs what is trained and scored on: MLflow inputs, the split, what was left out, a sample sheet.
@@ -126,12 +127,24 @@ class Report:
         rows = np.asarray(rows)
         return self.prepared.photos[rows].astype(np.float32), self.prepared.labels[rows]
 
+    def resumed(self, history: History) -> None:
+        """Logs what the interruption kept from being logged of the epochs before it."""
+        self.logged = self.run.last_epoch()
+        for epoch in history.epochs[self.logged :]:
+            self._scores(epoch)
+
     def after_epoch(self, epoch: Epoch, history: History) -> None:
-        """Logs the scores of an epoch, and now and then the curves."""
-        background = {"val/background_accuracy": scores.background_accuracy(Counts.of(epoch.confusion))}
-        self.run.scores(epoch.scores | background, step=epoch.number)
+        """Logs the scores of an epoch, and now and then the curves; nothing of an epoch that was logged before."""
+        if epoch.number <= self.logged:
+            return
+        self._scores(epoch)
         if time.monotonic() - self.curves_drawn > SECONDS_BETWEEN_CURVES:
             self.curves(history)
+
+    def _scores(self, epoch: Epoch) -> None:
+        background = {"val/background_accuracy": scores.background_accuracy(Counts.of(epoch.confusion))}
+        self.run.scores(epoch.scores | background, step=epoch.number)
+        self.logged = epoch.number
 
     def after_phase(self, epoch: Epoch, history: History) -> None:
         """Logs the curves, and photos with truth and prediction as the network stands now."""
@@ -191,7 +204,7 @@ class Report:
 
         Args:
             history: of the training.
-            checkpoints: the weights of the last and the best epoch, which are deleted once MLflow has them.
+            checkpoints: the weights of the last and the best epoch.
             keep: which of them the tables of classes and the logged model are of; the model is left with them.
             log_model: how photos were brought to its size, to log the model itself besides its weights; None not to.
         """
@@ -224,29 +237,22 @@ class Report:
             best.number,
         )
         log.info("run %s: %s", self.run.id, self.run.where())
+        log.info("all runs and their scores: %s", self.run.where_all())
 
     def evaluation(self, evaluation: Evaluation, *, what: str, epoch: int) -> None:
         """Logs what the kept weights score at the photos' own sizes; arguments as of `log_evaluation`."""
         names = [self.prepared.names[row] for row in self.parts.validation]
         log_evaluation([self.run], evaluation, self.class_names, names=names, what=what, step=epoch)
 
-    def stopped(self, history: History, checkpoints: Checkpoints) -> None:
-        """Logs what is worth keeping of a training that was not worth going on with: its curves, and no weights.
-
-        Args:
-            history: of the training.
-            checkpoints: its weights, which are deleted.
-        """
+    def stopped(self, history: History) -> None:
+        """Logs what is worth keeping of a training that was not worth going on with: its curves, and no weights."""
         self.curves(history)
         self.run.scores({"duration_seconds": time.monotonic() - self.begun}, step=len(history.epochs))
-        for path in checkpoints.folder.glob("*.weights.h5"):
-            path.unlink()
 
     def weights(self, checkpoints: Checkpoints) -> None:
-        """Moves every file of weights into the run."""
-        for path in sorted(checkpoints.folder.glob("*.weights.h5")):
+        """Logs every file of weights."""
+        for path in checkpoints.files():
             self.run.file(path, "weights")
-            path.unlink()
 
     def classes(self, confusion: np.ndarray, *, what: str) -> None:
         """Logs which classes are found and what they are taken for.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
+import logging
 import os
 import subprocess
 import tempfile
@@ -32,7 +33,9 @@ from clothseg.errors import StoppedError, UserError
 from clothseg.models.label_maps import label_map_network
 from clothseg.palette import palette
 from clothseg.text import as_csv
-from clothseg.tracking.store import experiment_of, quiet, store_address, where
+from clothseg.tracking.store import experiment_of, quiet, set_view, store_address, where, where_all
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     "clothseg",
@@ -65,10 +68,14 @@ class RunLog:
         """Logs scores of one epoch, or of the last that the run has any of; what is not a number is left out."""
         if step is None:
             # MLflow shows the value of the highest step: scored again at another one, a run would keep its old scores.
-            step = max((epoch.step for epoch in self._client.get_metric_history(self.id, "val/accuracy")), default=0)
+            step = self.last_epoch()
         now = int(1000 * time.time())
         metrics = [Metric(key, float(value), now, step) for key, value in values.items() if np.isfinite(value)]
         self._client.log_batch(self.id, metrics=metrics, synchronous=True)
+
+    def last_epoch(self) -> int:
+        """The last epoch whose scores the run has; 0 where it has none."""
+        return max((epoch.step for epoch in self._client.get_metric_history(self.id, "val/accuracy")), default=0)
 
     def tag(self, key: str, value: str) -> None:
         """Sets a tag, or changes it."""
@@ -108,13 +115,17 @@ class TrackedRun(RunLog):
         name: of the run.
         tags: to find it by.
         parent: id of the run that this one is nested under, if any.
+        run_id: of the run itself where it goes on with an interrupted training; else None. It keeps the tags that say
+            what began it.
 
     Raises:
         UserError: the tracking store cannot be used, or the run to log into or under is not in it.
     """
 
-    def __init__(self, *, experiment: str, name: str, tags: Mapping[str, Any], parent: str | None) -> None:
-        self.experiment, self.name, self.parent = experiment, name, parent
+    def __init__(
+        self, *, experiment: str, name: str, tags: Mapping[str, Any], parent: str | None, run_id: str | None
+    ) -> None:
+        self.experiment, self.name, self.parent, self.interrupted = experiment, name, parent, run_id
         self.tags = {key: str(value) for key, value in tags.items()}
         package = Path(__file__).parents[1]
         self.tags |= git_state(package, package.parent / "conf")
@@ -126,6 +137,7 @@ class TrackedRun(RunLog):
         try:
             with _unchanged("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
                 run = self._start()
+                set_view(run.info.experiment_id)
         except UserError:
             raise
         except Exception as error:
@@ -158,7 +170,11 @@ class TrackedRun(RunLog):
     def _start(self) -> mlflow.ActiveRun:
         # MLflow would take the variable for a nested run too.
         existing = os.environ.pop("MLFLOW_RUN_ID", None) or None
-        if self.parent is not None:
+        if self.interrupted is not None:
+            experiment = experiment_of(self.interrupted, given="resume=")
+            existing = self.interrupted
+            self._go_on(mlflow.get_run(existing).data.tags)
+        elif self.parent is not None:
             existing = None
             experiment = experiment_of(self.parent, given="parent run ")
         elif existing is not None:
@@ -179,9 +195,27 @@ class TrackedRun(RunLog):
             log_system_metrics=True,
         )
 
+    def _go_on(self, tags: Mapping[str, str]) -> None:
+        """Keeps the tags of the run's beginning, and says in what its going on differs from it."""
+        made_by = ("git.", "version.", "keras_backend")
+        now = {key: value for key, value in self.tags.items() if key.startswith(made_by)}
+        other = [f"{key} {tags.get(key)}, now {value}" for key, value in now.items() if tags.get(key) != value]
+        self.tags = {key: value for key, value in self.tags.items() if key not in now}
+        self.tags["resumed"] = str(int(tags.get("resumed", 0)) + 1)
+        if other:
+            self.tags["resumed.differently"] = "; ".join([tags.get("resumed.differently", ""), *other]).strip("; ")
+            log.warning("the training began with other code or packages: %s", "; ".join(other))
+        for key in ("failure", "stopped"):
+            if key in tags:
+                mlflow.MlflowClient().delete_tag(self.interrupted, key)
+
     def where(self) -> str:
         """Where to look at the run, in words."""
         return where(self.experiment_id, self.id)
+
+    def where_all(self) -> str:
+        """Where to look at it among all runs of its experiment."""
+        return where_all(self.experiment_id)
 
     def configuration(self, text: str, values: Mapping[str, Any]) -> None:
         """Logs what was run: the configuration as a file and as parameters, and the versions of packages."""

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from clothseg.errors import UserError
-from clothseg.text import as_csv
+from clothseg.text import as_csv, portable
 from clothseg.tracking.canvas import BLUE, INK, ORANGE, QUIET, SMALL, blank, tidy
 from clothseg.tracking.store import quiet
 
@@ -35,16 +35,22 @@ class Step:
         seeds: of its runs, in rising order.
         scores: float (seeds,) of every score in `SCORES`.
         minutes: float (seeds,), how long the runs took.
+        commands: of every seed's run.
+        commits: of the code of every seed's run, empty where it was in no repository.
     """
 
     name: str
     seeds: tuple[int, ...]
     scores: Mapping[str, np.ndarray]
     minutes: np.ndarray
+    commands: tuple[str, ...]
+    commits: tuple[str, ...]
 
 
 def collect(series: str) -> list[Step]:
     """The finished runs that carry the tag `series`, by their tag `step`, of each step and seed the latest.
+
+    Steps are in the order in which their first runs began.
 
     Raises:
         UserError: there are none, or one was not scored at the photos' own size.
@@ -83,8 +89,10 @@ def collect(series: str) -> list[Step]:
                 score: np.array([by_seed[seed].data.metrics[score] for seed in sorted(by_seed)]) for score in SCORES
             },
             minutes=np.array([by_seed[seed].data.metrics["duration_seconds"] / 60 for seed in sorted(by_seed)]),
+            commands=tuple(portable(by_seed[seed].data.tags.get("command", "")) for seed in sorted(by_seed)),
+            commits=tuple(by_seed[seed].data.tags.get("git.commit", "") for seed in sorted(by_seed)),
         )
-        for name, by_seed in sorted(found.items())
+        for name, by_seed in found.items()
     ]
 
 
@@ -99,11 +107,20 @@ def write(steps: Sequence[Step], folder: Path, *, title: str, cumulative: bool) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        [step.name, seed, *(f"{step.scores[score][place]:.6f}" for score in SCORES), f"{step.minutes[place]:.2f}"]
+        [
+            step.name,
+            seed,
+            *(f"{step.scores[score][place]:.6f}" for score in SCORES),
+            f"{step.minutes[place]:.2f}",
+            step.commits[place],
+            step.commands[place],
+        ]
         for step in steps
         for place, seed in enumerate(step.seeds)
     ]
-    (folder / "runs.csv").write_text(as_csv(["step", "seed", *SCORES, "minutes"], rows), encoding="utf-8")
+    (folder / "runs.csv").write_text(
+        as_csv(["step", "seed", *SCORES, "minutes", "commit", "command"], rows), encoding="utf-8"
+    )
     (folder / "README.md").write_text(table(steps, title=title, cumulative=cumulative), encoding="utf-8")
     scores_figure(steps, title=title).savefig(folder / "scores.png", dpi=110)
 
@@ -117,7 +134,8 @@ def table(steps: Sequence[Step], *, title: str, cumulative: bool) -> str:
         "",
         "Scores at the photos' own sizes on the validation photos, mean and standard deviation over the seeds, and the "
         "accuracy that training itself reported, on photos and labels as it prepared them; minutes are the mean of a "
-        "run. Made by `python -m clothseg.results`, single runs are in `runs.csv`.",
+        "run, whatever else the machine did. Made by `python -m clothseg.results`; `runs.csv` has the single runs with "
+        "their commits and commands.",
         "",
         _line(columns),
         _line(["---", *["---:"] * (len(columns) - 1)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -10,6 +11,11 @@ import mlflow
 from mlflow.entities import LifecycleStage
 
 from clothseg.errors import UserError
+
+# Of the list of runs.
+VIEW = "clothseg"
+SHOWN_METRICS = ("val_native/clothing_miou", "val_native/accuracy", "val_native/miou", "val_best/clothing_miou")
+SHOWN_PARAMS = ("backbone.name", "batch_size", "optimizer.learning_rate", "seed")
 
 
 def quiet() -> None:
@@ -34,6 +40,58 @@ def where(experiment_id: str, run_id: str) -> str:
     here = store == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
     command = "mlflow ui" if here else f"mlflow ui --backend-store-uri {store}"
     return f"http://127.0.0.1:5000/{page} while `{command}` runs"
+
+
+def where_all(experiment_id: str) -> str:
+    """Where to look at all runs of an experiment with their scores; see `set_view`."""
+    store = store_address()
+    base = store.rstrip("/") if store.startswith("http") else "http://127.0.0.1:5000"
+    return f"{base}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
+
+
+def set_view(experiment_id: str) -> None:
+    """Gives MLflow's list of an experiment's runs the columns that tell trainings apart, under the name `VIEW`.
+
+    By itself the list shows who ran what file and none of the scores. This is the list as MLflow's own "share" keeps
+    it, in a tag of the experiment; whoever changes it in the browser has their own.
+    """
+    client, tag = mlflow.MlflowClient(), f"mlflow.sharedViewState.{VIEW}"
+    columns = [
+        "attributes.`Created`",
+        "attributes.`Duration`",
+        *(f"metrics.`{name}`" for name in SHOWN_METRICS),
+        *(f"params.`{name}`" for name in SHOWN_PARAMS),
+    ]
+    # All that MLflow 3.17 expects of such a state; what it does not find here it cannot do without.
+    state = {
+        "selectedColumns": columns,
+        # The latest first. By any score MLflow would not nest trials in their study; a click on a column sorts by it.
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "searchFilter": "",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "runsVisibilityMap": {},
+        "runsExpanded": {},
+        "autoRefreshEnabled": True,
+        "compareRunCharts": None,
+        "compareRunSections": None,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+    text = json.dumps(state)
+    if client.get_experiment(experiment_id).tags.get(tag) != text:
+        client.set_experiment_tag(experiment_id, tag, text)
 
 
 def store_address() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -22,14 +24,12 @@ class AveragedWeights(keras.callbacks.Callback):
     `fit` alone.
     """
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self._raw: list[np.ndarray] | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if self._raw is not None:
-            for variable, value in zip(self.model.trainable_variables, self._raw, strict=True):
-                variable.assign(value)
-            self._raw = None
+        self._hide_averages()
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._show_averages()
@@ -42,18 +42,42 @@ class AveragedWeights(keras.callbacks.Callback):
         if self._averaging():
             self._part_from_averages()  # which `fit` has given the model once more
 
+    def raw(self) -> list[np.ndarray]:
+        """Of every trainable variable the value that training goes on from."""
+        return self._raw if self._raw is not None else self._values()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The model holds the averages meanwhile, outside of `fit`."""
+        self._show_averages()
+        yield
+        self._hide_averages()
+
+    def finish(self) -> None:
+        """Leaves the averages in the model, as the end of `fit` does."""
+        self._show_averages()
+        self._raw = None
+
+    def _hide_averages(self) -> None:
+        if self._raw is not None:
+            for variable, value in zip(self.model.trainable_variables, self._raw, strict=True):
+                variable.assign(value)
+            self._raw = None
+
     def _averaging(self) -> bool:
         # With float16 the optimizer is inside of one that scales the loss.
         return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer).use_ema
 
     def _show_averages(self) -> None:
         if self._raw is None and self._averaging():
-            variables = self.model.trainable_variables
-            # Through tensors, since on several devices a variable is one on each.
-            self._raw = [np.array(keras.ops.convert_to_tensor(variable)) for variable in variables]
+            self._raw = self._values()
             # What Keras does at the end of `fit`, too: each variable is given its average.
-            self.model.optimizer.finalize_variable_values(variables)
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
             self._part_from_averages()
+
+    def _values(self) -> list[np.ndarray]:
+        # Through tensors, since on several devices a variable is one on each.
+        return [np.array(keras.ops.convert_to_tensor(variable)) for variable in self.model.trainable_variables]
 
     def _part_from_averages(self) -> None:
         # Under JAX a weight and its average now are one array, which the next step, be it of evaluation, destroys.

@@ -52,12 +52,16 @@ def weights_by_name(
     Raises:
         UserError: an unknown name, or a number out of its range.
     """
+    # Also those that this weighting, or none, has no use for: they may be what was meant.
+    number("power", power, 0, 1)
+    number("beta", beta, 0, 1)
+    if maximum is not None:
+        number("maximum", maximum, 1)
     if name is None:
         return None
     if name not in WEIGHTINGS:
         hint = suggestion(name, WEIGHTINGS)
         raise UserError(f"class_weights={name} does not exist: {hint}it may be null, {' or '.join(WEIGHTINGS)}")
-    number("power", power, 0, 1)
     if name == "effective_number":
         weights = effective_number(frequencies.pixels, beta=beta)
     else:
@@ -65,7 +69,7 @@ def weights_by_name(
     present = frequencies.pixels > 0
     weights[present] **= power
     if maximum is not None and present.any():
-        weights = np.minimum(weights, number("maximum", maximum, 1) * weights[present].min())
+        weights = np.minimum(weights, maximum * weights[present].min())
     return _scaled(weights, frequencies.pixels)
 
 

@@ -332,7 +332,8 @@ def cross_entropy(
         frequencies: of the training set.
         class_weights: effective_number, median_frequency or None.
         weighting: beta, power and maximum of `clothseg.training.class_weights.weights_by_name`.
-        label_smoothing, adjustment: see `CrossEntropy`.
+        label_smoothing: as of `CrossEntropy`.
+        adjustment: as of `CrossEntropy`.
 
     Raises:
         UserError: an option is unknown or out of its range.

@@ -41,13 +41,23 @@ def make(
         TypeError, ValueError: of Keras, about an argument of the optimizer.
     """
     optimizer = factory(learning_rate=learning_rate)
-    decay = optimizer.weight_decay
-    if decay is not None and not (is_number(decay) and decay >= 0):
-        raise UserError(f"optimizer.weight_decay={decay} has to be a number of at least 0, or null")
+    _check(optimizer)
     keep_from_decay(optimizer, variables)
     if encoder_rate != 1:
         scale_rates(optimizer, encoder_variables, encoder_rate)
     return optimizer
+
+
+def _check(optimizer: keras.Optimizer) -> None:
+    """Raise `UserError` for options that Keras takes as they come."""
+    for option in ("weight_decay", "clipnorm", "global_clipnorm", "clipvalue"):
+        value = getattr(optimizer, option)
+        if value is not None and not (is_number(value) and value >= 0):
+            raise UserError(f"optimizer.{option}={value} has to be a number of at least 0, or null")
+    if not isinstance(optimizer.use_ema, bool):
+        raise UserError(f"optimizer.use_ema={optimizer.use_ema} has to be true or false")
+    if not (is_number(optimizer.ema_momentum) and 0 <= optimizer.ema_momentum <= 1):
+        raise UserError(f"optimizer.ema_momentum={optimizer.ema_momentum} has to be a number from 0 to 1")
 
 
 def decays(variable: keras.Variable) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -17,6 +14,8 @@ import numpy as np
 from clothseg.errors import UserError
 from clothseg.models.unet import Network, freeze
 from clothseg.training.averaging import AveragedWeights
+from clothseg.training.checkpoints import State, restore
+from clothseg.training.history import Epoch, History
 from clothseg.training.metrics import ConfusionMatrix, segmentation_metrics
 from clothseg.training.presence import PresenceLoss, without_head
 from clothseg.training.progress import Progress
@@ -53,60 +52,6 @@ class Phase:
     optimizer: Callable[[], keras.Optimizer]
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to.
-
-    Attributes:
-        number: from 1, counted across phases.
-        phase: its phase.
-        scores: by name: `train/...` and `val/...` scores, `learning_rate`, `images_per_second`.
-        confusion: int64 (classes, classes) of the validation photos: rows labels, columns predictions.
-    """
-
-    number: int
-    phase: Phase
-    scores: dict[str, float]
-    confusion: np.ndarray
-
-
-@dataclass
-class History:
-    """All epochs so far, as figures want them.
-
-    Attributes:
-        epochs: in their order.
-        network: that is being trained.
-    """
-
-    epochs: list[Epoch] = field(default_factory=list)
-    network: Network | None = None
-
-    def series(self) -> dict[str, list[float]]:
-        """Every score as a list over the epochs."""
-        names = dict.fromkeys(name for epoch in self.epochs for name in epoch.scores)
-        return {name: [epoch.scores.get(name, float("nan")) for epoch in self.epochs] for name in names}
-
-    def phases(self) -> list[tuple[str, int]]:
-        """Name and first epoch (from 1) of every phase."""
-        starts: dict[str, int] = {}
-        for epoch in self.epochs:
-            starts.setdefault(epoch.phase.name, epoch.number)
-        return list(starts.items())
-
-    def best(self, metric: str) -> Epoch | None:
-        """The first epoch with the highest value of a score; None before the first epoch.
-
-        Only epochs at the present size of photos count: scores at different sizes, of labels resized to them, are not
-        of one scale.
-        """
-        if not self.epochs:
-            return None
-        size = self.epochs[-1].phase.network.model.input_shape
-        comparable = [epoch for epoch in self.epochs if epoch.phase.network.model.input_shape == size]
-        return max(comparable, key=lambda epoch: epoch.scores.get(metric, -np.inf))
-
-
 class DivergedError(UserError):
     """The loss is no longer a number."""
 
@@ -127,6 +72,8 @@ def fit_phases(
     batch_size: int,
     metric: str,
     history: History,
+    state: State | None,
+    keep: Callable[[State], None],
     after_epoch: Iterable[Listener],
     after_phase: Iterable[Listener],
 ) -> None:
@@ -145,43 +92,63 @@ def fit_phases(
         jit_compile: whether to compile steps with XLA.
         batch_size: examples per step.
         metric: the score that a phase's patience waits for.
-        history: epochs are appended to it.
+        history: epochs are appended to it; the first are those of `state`.
+        state: where an interrupted training of the same phases stood, to go on from there as if it had not been
+            interrupted, or None to begin. The listeners hear of its last epoch once more.
+        keep: called with the state of the training after every epoch, before the listeners are.
         after_epoch: called with every epoch as it ends, and the history.
         after_phase: called with the last epoch of every phase, and the history.
 
     Raises:
         DivergedError: the loss became NaN or infinite; names epoch, step and learning rate.
     """
-    total, done = sum(phase.epochs for phase in phases), 0
-    network = phases[0].network
-    for phase in phases:
+    total, after_epoch = sum(phase.epochs for phase in phases), list(after_epoch)
+    first = phases.index(history.epochs[-1].phase) if state is not None else 0
+    network = phases[first].network
+    for phase in phases[first:]:
         if phase.network is not network:
             phase.network.trained.set_weights(network.trained.get_weights())
             network = phase.network
         history.network = network
         freeze(network.encoder, phase.frozen, batch_norm_frozen=phase.batch_norm_frozen)
         metrics = _compile(phase, classes, loss, presence_weight, placement, jit_compile)
+        averaged = AveragedWeights()
+        averaged.set_model(network.trained)
         recorder = _Recorder(
-            phase, metrics[0], batch_size=batch_size, metric=metric, history=history, after_epoch=list(after_epoch)
+            phase,
+            metrics[0],
+            averaged,
+            batch_size=batch_size,
+            metric=metric,
+            history=history,
+            keep=keep,
+            after_epoch=after_epoch,
         )
-        progress = Progress(phase=phase.name, epochs=total, batch_size=batch_size)
-        before = len(history.epochs)
-        try:
-            network.trained.fit(
-                training(phase),
-                initial_epoch=done,
-                epochs=done + phase.epochs,
-                steps_per_epoch=phase.steps_per_epoch,
-                validation_data=validation(phase),
-                validation_steps=phase.validation_steps,
-                shuffle=False,  # the batches come shuffled
-                verbose=0,
-                # Averaged weights are put in before the epoch is recorded, and its weights are saved.
-                callbacks=[AveragedWeights(), recorder, progress],
-            )
-        finally:
-            progress.close()
-        done += len(history.epochs) - before
+        if state is not None:
+            restore(state, network.trained)
+            with averaged.shown():
+                recorder.tell()
+            state = None
+        done, own = len(history.epochs), sum(epoch.phase is phase for epoch in history.epochs)
+        if own < phase.epochs and not recorder.out_of_patience():
+            progress = Progress(phase=phase.name, epochs=total, batch_size=batch_size)
+            try:
+                network.trained.fit(
+                    training(replace(phase, first_step=phase.first_step + own * phase.steps_per_epoch)),
+                    initial_epoch=done,
+                    epochs=done + phase.epochs - own,
+                    steps_per_epoch=phase.steps_per_epoch,
+                    validation_data=validation(phase),
+                    validation_steps=phase.validation_steps,
+                    shuffle=False,  # the batches come shuffled
+                    verbose=0,
+                    # Averaged weights are put in before the epoch is recorded, and its weights are saved.
+                    callbacks=[averaged, recorder, progress],
+                )
+            finally:
+                progress.close()
+        else:
+            averaged.finish()
         for listener in after_phase:
             listener(history.epochs[-1], history)
 
@@ -219,15 +186,17 @@ class _Recorder(keras.callbacks.Callback):
         self,
         phase: Phase,
         confusion: ConfusionMatrix,
+        averaged: AveragedWeights,
         *,
         batch_size: int,
         metric: str,
         history: History,
+        keep: Callable[[State], None],
         after_epoch: list[Listener],
     ) -> None:
         super().__init__()
-        self.phase, self.confusion, self.batch_size = phase, confusion, batch_size
-        self.metric, self.history, self.after_epoch = metric, history, after_epoch
+        self.phase, self.confusion, self.averaged, self.batch_size = phase, confusion, averaged, batch_size
+        self.metric, self.history, self.keep, self.after_epoch = metric, history, keep, after_epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
@@ -253,59 +222,24 @@ class _Recorder(keras.callbacks.Callback):
         images = (self.phase.steps_per_epoch - 1 - self.timed_from) * self.batch_size
         if images > 0:
             scores["images_per_second"] = images / (self.last_batch_done - self.first_batch_done)
-        record = Epoch(epoch + 1, self.phase, scores, self.confusion.counts())
-        self.history.epochs.append(record)
-        for listener in self.after_epoch:
-            listener(record, self.history)
-        if self._out_of_patience():
+        self.history.epochs.append(Epoch(epoch + 1, self.phase, scores, self.confusion.counts()))
+        self.keep(State.of(self.history, self.model, trained=self.averaged.raw()))
+        self.tell()
+        if self.out_of_patience():
             self.model.stop_training = True
 
-    def _out_of_patience(self) -> bool:
-        if self.phase.patience is None:
-            return False
+    def tell(self) -> None:
+        """Lets the listeners hear of the last epoch."""
+        for listener in self.after_epoch:
+            listener(self.history.epochs[-1], self.history)
+
+    def out_of_patience(self) -> bool:
+        """Whether the phase has waited long enough for a higher score."""
         values = [epoch.scores[self.metric] for epoch in self.history.epochs if epoch.phase is self.phase]
+        if self.phase.patience is None or not values:
+            return False
         return len(values) - 1 - int(np.argmax(values)) >= self.phase.patience
 
     def _learning_rate(self) -> float:
         # On several devices it is one variable on each.
         return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(self.model.optimizer.learning_rate)))
-
-
-class Checkpoints:
-    """Keeps the weights of the last and of the best epoch in a folder. A listener for `fit_phases`.
-
-    Args:
-        folder: gets `last.weights.h5` and `best.weights.h5`, each complete at any time.
-        metric: the score by which epochs are compared, higher is better.
-
-    Attributes:
-        saved: the epoch whose weights "last" and "best" are; empty before the first was written.
-    """
-
-    def __init__(self, folder: Path, *, metric: str) -> None:
-        self.folder, self.metric = folder, metric
-        self.saved: dict[str, Epoch] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, which: str) -> Path:
-        """Where the weights of "last" or "best" are."""
-        return self.folder / f"{which}.weights.h5"
-
-    def __call__(self, epoch: Epoch, history: History) -> None:
-        model = epoch.phase.network.model
-        self.write("last", model)
-        self.saved["last"] = epoch
-        if history.best(self.metric) is epoch:
-            aside = self._aside("best")
-            shutil.copyfile(self.path("last"), aside)
-            os.replace(aside, self.path("best"))
-            self.saved["best"] = epoch
-
-    def write(self, which: str, model: keras.Model) -> None:
-        """Writes the present weights of a model aside and renames them into place."""
-        aside = self._aside(which)
-        model.save_weights(aside, overwrite=True)
-        os.replace(aside, self.path(which))
-
-    def _aside(self, which: str) -> Path:
-        return self.folder / f"{which}.partial.weights.h5"

@@ -199,6 +199,8 @@ def layers(model: keras.Model, kind: type) -> list[keras.Layer]:
         (UNET, {"interpolation": "bicubic"}, "decoder.interpolation=bicubic does not work; use nearest or bilinear$"),
         (UNET, {"dropout": 1}, "decoder.dropout=1 does not work; use a number from 0 to below 1$"),
         (UNET, {"dropout": "much"}, "decoder.dropout=much does not work"),
+        (UNET, {"dropout": True}, "decoder.dropout=True does not work"),
+        (UNET, {"separable": "yes"}, "decoder.separable=yes does not work; use true or false"),
         (UNET, {"batch_norm_momentum": -0.1}, "decoder.batch_norm_momentum=-0.1 does not work"),
         (FPN, {"output_stride": 8}, "decoder.output_stride=8 does not work; use 2 or 4$"),
         (FPN, {"filters": 0.5}, "decoder.filters=0.5 does not work"),

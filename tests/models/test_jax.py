@@ -19,7 +19,8 @@ from clothseg.models.backbones import build_encoder
 from clothseg.models.decoders import pix2pix, upsample
 from clothseg.models.unet import build_network
 from clothseg.training import scores
-from clothseg.training.phases import History, Phase, fit_phases
+from clothseg.training.history import History
+from clothseg.training.phases import Phase, fit_phases
 
 assert keras.backend.backend() == "jax"
 assert "tensorflow" not in sys.modules, "only clothseg.data may import TensorFlow"
@@ -43,7 +44,8 @@ fit_phases(
     phases=[Phase("all", network, 1, False, False, 1, None, 0, None, lambda: keras.optimizers.RMSprop(0.001))],
     training=lambda phase: batches(phase.first_step), validation=lambda phase: (photos, labels), classes=5,
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.0, placement=nullcontext,
-    jit_compile=True, batch_size=2, metric="val/miou", history=history, after_epoch=[], after_phase=[],
+    jit_compile=True, batch_size=2, metric="val/miou", history=history, state=None,
+    keep=lambda state: None, after_epoch=[], after_phase=[],
 )
 (epoch,) = history.epochs
 assert epoch.confusion.sum() == labels.size

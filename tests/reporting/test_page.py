@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
 import zlib
 
 import numpy as np
@@ -116,27 +115,6 @@ def test_names_are_only_names(runs):
     bad = Run(SCRIPT, SCRIPT, {SCRIPT: SCRIPT}, runs[0].evaluation, {})
     text = html([bad], name=f'"{SCRIPT}')
     assert text.count("<script") == 2 and SCRIPT not in text and "<b>tie" not in text
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs Chromium and its driver; on Debian apt-get install chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    # Without the sandbox, which cannot be had as root; the pages are our own.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # With the driver named, selenium looks for none to download.
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    yield opened
-    opened.quit()
 
 
 def ready(browser) -> None:

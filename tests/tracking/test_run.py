@@ -24,7 +24,9 @@ def store(tmp_path, monkeypatch):
 
 
 def opened(**changes) -> TrackedRun:
-    return TrackedRun(**{"experiment": "here", "name": "a run", "tags": {"answer": 42}, "parent": None} | changes)
+    return TrackedRun(
+        **{"experiment": "here", "name": "a run", "tags": {"answer": 42}, "parent": None, "run_id": None} | changes
+    )
 
 
 def data(run: TrackedRun):

@@ -16,14 +16,18 @@ def step(name: str, *clothing: float) -> Step:
     values = np.array(clothing)
     native = {"accuracy": values + 0.7, "miou": values + 0.01, "clothing_miou": values}
     scores = {f"val_native/{name}": value for name, value in native.items()} | {"val/accuracy": values + 0.71}
-    return Step(name, tuple(range(len(clothing))), scores, values * 0 + 3)
+    return Step(
+        name, tuple(range(len(clothing))), scores, values * 0 + 3, ("run it",) * len(clothing), ("",) * len(clothing)
+    )
 
 
 STEPS = [step("0 base", 0.1, 0.12), step("1 loss", 0.15, 0.17), step("2 size", 0.14)]
 
 
 def tracked(series: str, name: str, seed: int, value: float | None) -> None:
-    with mlflow.start_run(experiment_id="0", tags={"series": series, "step": name}):
+    with mlflow.start_run(
+        experiment_id="0", tags={"series": series, "step": name, "command": "train root=/mnt/disk/photos"}
+    ):
         mlflow.log_param("seed", seed)
         mlflow.log_metric("duration_seconds", 90)
         if value is not None:
@@ -45,13 +49,15 @@ def test_each_step_is_compared_with_the_one_before_or_with_the_first():
 
 
 def test_runs_are_found_by_their_tags_the_latest_of_each_seed(store):
-    tracked("mine", "b", 1, 0.3)
-    tracked("mine", "a", 0, 0.1)
-    tracked("mine", "a", 0, 0.2)
+    tracked("mine", "b", 0, 0.1)
+    tracked("mine", "a", 1, 0.3)
+    tracked("mine", "b", 0, 0.2)
     tracked("other", "c", 0, 0.9)
     first, second = collect("mine")
-    assert (first.name, first.seeds, second.name, second.seeds) == ("a", (0,), "b", (1,))
+    assert (first.name, first.seeds, second.name, second.seeds) == ("b", (0,), "a", (1,))
     assert first.scores["val_native/miou"].tolist() == [0.2] and second.minutes.tolist() == [1.5]
+    # neither the folders of the machine nor a commit where there is none
+    assert first.commands == ("train root=photos",) and first.commits == ("",)
 
 
 def test_what_cannot_be_compared_is_told(store):
@@ -77,6 +83,7 @@ def test_files_hold_every_run_and_every_step(tmp_path):
     assert [(row["step"], row["seed"]) for row in rows] == [
         ("0 base", "0"), ("0 base", "1"), ("1 loss", "0"), ("1 loss", "1"), ("2 size", "0")
     ]  # fmt: skip
+    assert {row["command"] for row in rows} == {"run it"}
     assert (tmp_path / "series" / "scores.png").stat().st_size > 5000
     axes = scores_figure(STEPS, title="ablation").axes
     assert [label.get_text() for label in axes[0].get_yticklabels()] == [step.name for step in STEPS]

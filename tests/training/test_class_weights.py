@@ -79,6 +79,8 @@ def test_a_set_without_labelled_pixels_weighs_nothing():
         ("median_frequency", {"maximum": 0.5}, "maximum=0.5 of a loss does not work: it may be a number of at least 1"),
         ("effective_number", {"beta": "high"}, "beta=high of a loss does not work: it may be a number of 0 to 1"),
         ("effective_number", {"beta": float("nan")}, "beta=nan"),
+        ("median_frequency", {"beta": 2}, "beta=2 of a loss does not work"),
+        (None, {"maximum": "much"}, "maximum=much of a loss does not work"),
     ],
 )
 def test_wrong_options_are_named(name, change, message):

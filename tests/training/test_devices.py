@@ -22,7 +22,8 @@ from clothseg.data.pipeline import evaluation_batches, training_batches
 from clothseg.models.unet import Network
 from clothseg.training.devices import placement
 from clothseg.training.losses import CrossEntropy
-from clothseg.training.phases import History, Phase, fit_phases
+from clothseg.training.history import History
+from clothseg.training.phases import Phase, fit_phases
 
 random = np.random.default_rng(0)
 photos = random.integers(0, 256, (18, 8, 8, 3), dtype=np.uint8)
@@ -48,7 +49,8 @@ def trained(devices):
             weights=None, batch_size=4, seed=0, first_step=phase.first_step, label_stride=1),
         validation=lambda phase: evaluation_batches(photos, labels, np.arange(12, 18), batch_size=4),
         classes=3, loss=loss, presence_weight=0.0, placement=place,
-        jit_compile=False, batch_size=4, metric="val/miou", history=history, after_epoch=[], after_phase=[])
+        jit_compile=False, batch_size=4, metric="val/miou", history=history,
+        state=None, keep=lambda state: None, after_epoch=[], after_phase=[])
     return model.get_weights(), history.epochs[-1]
 
 (one, first), (two, second) = trained(1), trained(2)

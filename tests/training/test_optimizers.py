@@ -393,6 +393,25 @@ def test_two_devices_train_as_one_does():
     assert done.stdout.strip() == "equal", done.stderr[-3000:]
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"clipnorm": "long"}, "optimizer.clipnorm=long has to be a number of at least 0, or null"),
+        ({"clipvalue": "x"}, "optimizer.clipvalue=x has to be"),
+        ({"global_clipnorm": -1}, "optimizer.global_clipnorm=-1 has to be"),
+        ({"use_ema": "yes"}, "optimizer.use_ema=yes has to be true or false"),
+        ({"ema_momentum": "high"}, "optimizer.ema_momentum=high has to be a number from 0 to 1"),
+    ],
+)
+def test_options_that_keras_takes_as_they_come_are_told(options, told):
+    def factory(learning_rate: float) -> keras.Optimizer:
+        return keras.optimizers.Adam(learning_rate, **options)
+
+    with pytest.raises(UserError) as error:
+        make(factory, learning_rate=0.1, variables=[], encoder_variables=[], encoder_rate=1)
+    assert str(error.value).startswith(told)
+
+
 @pytest.mark.parametrize("decay", ["high", -1, float("nan"), True])
 def test_a_weight_decay_that_cannot_be_is_told_before_anything_is_trained(decay):
     with pytest.raises(UserError, match=rf"optimizer.weight_decay={decay} has to be a number of at least 0, or null"):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from clothseg.models.unet import Network
-from clothseg.training.phases import Checkpoints, DivergedError, Epoch, History, Phase, fit_phases
+from clothseg.training.history import Epoch, History
+from clothseg.training.phases import DivergedError, Phase, fit_phases
 from clothseg.training.presence import for_both_heads
 
 CLASSES = 3
@@ -56,8 +56,8 @@ def fit(phases, *, training=None, validation=None, after_epoch=(), after_phase=(
         phases=phases, training=training or (lambda phase: batches(phase.first_step)),
         validation=validation or (lambda phase: next(batches(99))), classes=CLASSES,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.5, placement=nullcontext,
-        jit_compile=False, batch_size=2, metric=metric, history=history, after_epoch=after_epoch,
-        after_phase=after_phase,
+        jit_compile=False, batch_size=2, metric=metric, history=history, state=None,
+        keep=lambda state: None, after_epoch=after_epoch, after_phase=after_phase,
     )  # fmt: skip
     return history
 
@@ -180,22 +180,3 @@ def test_scores_at_another_size_are_no_competition():
         for n, (net, value) in enumerate([(small, 0.5), (small, 0.4), (large, 0.1), (large, 0.2)])
     ]
     assert [History(epochs[:n]).best("val/miou").number for n in (1, 2, 3, 4)] == [1, 1, 3, 4]
-
-
-def test_weights_of_the_best_and_of_the_last_epoch_are_kept(tmp_path: Path):
-    net = network()
-    model = net.model
-    checkpoints = Checkpoints(tmp_path / "weights", metric="val/accuracy")
-    seen: list[np.ndarray] = []
-    history = fit(
-        [phase(net, epochs=4)],
-        after_epoch=[checkpoints, lambda *_: seen.append(model.get_weights()[0].copy())],
-    )  # fmt: skip
-    assert {which: epoch.number for which, epoch in checkpoints.saved.items()} == {
-        "last": 4,
-        "best": history.best("val/accuracy").number,
-    }
-    for which, epoch in checkpoints.saved.items():
-        model.load_weights(checkpoints.path(which))
-        np.testing.assert_array_equal(model.get_weights()[0], seen[epoch.number - 1])
-    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["best.weights.h5", "last.weights.h5"]

@@ -1,0 +1,168 @@
+"""A training that is killed goes on with `resume=`, in the same MLflow run, and ends as one that was not killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import mlflow
+import numpy as np
+import pytest
+from small_backbone import SMALL_BACKBONE
+
+# Everything that has a state of its own: augmentation, averages of weights, moments, a learning rate that follows the
+# steps, two phases, the second at another size.
+TRAINING = (
+    *SMALL_BACKBONE, "experiment=article", "dataset=paperdoll", "dataset.count=40", "image_size=[64,32]",
+    "batch_size=8", "augmentation=light", "decoder=fpn", "optimizer=adamw", "optimizer.use_ema=true",
+    "learning_rate=cosine", "schedule=progressive", "schedule.phases.small.image_size=[32,32]",
+    "schedule.phases.small.epochs=4", "schedule.phases.large.epochs=3", "tracking.log_model=false", "precision=float32",
+    "evaluation.native=false",
+)  # fmt: skip
+EPOCHS = 7
+# How often a training is killed. More take long; CLOTHSEG_KILLS=20 was run for docs/resuming.md.
+KILLS = int(os.environ.get("CLOTHSEG_KILLS", "2"))
+
+
+def client(folder: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def runs(folder: Path) -> list:
+    return client(folder).search_runs(["1"])
+
+
+def curves(folder: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """Every score as MLflow has it, without how fast it went."""
+    found = {}
+    for name in client(folder).get_run(run_id).data.metrics:
+        if name.startswith(("train/", "val", "learning_rate")):
+            found[name] = [(point.step, point.value) for point in client(folder).get_metric_history(run_id, name)]
+    return found
+
+
+def weights(folder: Path, run) -> dict[str, bytes]:
+    kept = {}
+    for which in ("best", "last"):
+        path = folder / "mlruns" / "1" / run.info.run_id / "artifacts" / "weights" / f"{which}.weights.h5"
+        with h5py.File(path) as file:
+
+            def note(name: str, item, which=which) -> None:
+                if isinstance(item, h5py.Dataset):
+                    kept[f"{which}/{name}"] = np.asarray(item).tobytes()
+
+            file.visititems(note)
+    assert len(kept) > 40
+    return kept
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, clothseg):
+    """A training that nothing interrupts: its folder, its run, and how many seconds it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    begun = time.monotonic()
+    done = clothseg("train", *TRAINING, folder=folder)
+    assert done.returncode == 0, done.stderr
+    (run,) = runs(folder)
+    return folder, run, time.monotonic() - begun
+
+
+def states(folder: Path) -> list[Path]:
+    return list(folder.glob("outputs/*/*/weights/state.npz"))
+
+
+def killed_at_random(process: subprocess.Popen[str], folder: Path, wait: random.Random, seconds: float) -> bool:
+    """Kills it at any moment after it has kept a state; says whether it came to that."""
+    begun = None
+    until = wait.uniform(0, seconds)
+    while process.poll() is None:
+        if begun is None and states(folder):
+            begun = time.monotonic()
+        if begun is not None and time.monotonic() - begun > until:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return True
+        time.sleep(0.01)
+    process.communicate()
+    return False
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bits_in_the_same_run(whole, tmp_path, clothseg):
+    folder, uninterrupted, seconds = whole
+    wait, kills = random.Random(1), 0
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    arguments = TRAINING
+    while kills < KILLS:
+        process = clothseg.start("train", *arguments, folder=tmp_path)
+        if killed_at_random(process, tmp_path, wait, seconds / 2):
+            kills += 1
+            arguments = ("resume=last",)
+        else:
+            # It ended before its time; another begins.
+            assert process.returncode == 0
+            arguments = TRAINING
+    if states(tmp_path):
+        done = clothseg("train", "resume=last", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert not states(tmp_path)
+    expected = curves(folder, uninterrupted.info.run_id)
+    assert len(expected["val/miou"]) == EPOCHS
+    for run in runs(tmp_path):
+        assert run.info.status == "FINISHED"
+        assert curves(tmp_path, run.info.run_id) == expected
+        assert weights(tmp_path, run) == weights(folder, uninterrupted)
+    assert sum(int(run.data.tags.get("resumed", 0)) for run in runs(tmp_path)) == kills
+
+
+def test_what_was_interrupted_on_purpose_goes_on_too_and_what_would_be_another_training_does_not(
+    whole, tmp_path, clothseg
+):
+    folder, uninterrupted, _ = whole
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    none = clothseg("train", "resume=last", folder=tmp_path)
+    assert none.returncode == 2 and "resume=last: no unfinished training" in none.stderr
+
+    process = clothseg.start("train", *TRAINING, folder=tmp_path)
+    for line in process.stdout:
+        if line.startswith("large 5/7"):
+            # As long as it goes on, even if it stands still, it is nobody else's.
+            os.killpg(process.pid, signal.SIGSTOP)
+            (run,) = runs(tmp_path)
+            busy = clothseg("train", f"resume={run.info.run_id}", folder=tmp_path)
+            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGCONT)
+    process.communicate()
+    assert process.returncode == 130
+    assert busy.returncode == 2 and "is still going on, in another process" in busy.stderr
+    assert runs(tmp_path)[0].info.status == "KILLED"
+
+    for option, reason in {
+        "batch_size=4": "batch_size=4 was 8 when the training began; it goes on as it was, or another is trained",
+        "schedule.phases.small.epochs=9": "phase small is over",
+        "schedule.phases.large.epochs=9": "the learning rate, which follows the number of epochs, would have been",
+        "folds=3": "resume=.* and folds=3 do not go together",
+    }.items():
+        refused = clothseg("train", "resume=last", option, folder=tmp_path)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+        assert re.search(reason, refused.stderr)
+    done = clothseg("train", "resume=last", "threads=2", "keep=best", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stdout
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED" and run.data.tags["command"].endswith("threads=2 keep=best")
+    assert curves(tmp_path, run.info.run_id).keys() == curves(folder, uninterrupted.info.run_id).keys()
+    # Once more there is nothing to go on with.
+    for given, reason in {
+        run.info.run_id: "came to its end",
+        "0" * 32: "is not in sqlite",
+        "a b": "has to be the id of an MLflow run, or last",
+    }.items():
+        refused = clothseg("train", f"resume='{given}'", folder=tmp_path)
+        assert refused.returncode == 2 and reason in refused.stderr
