@@ -16,6 +16,7 @@ from clothseg.models.unet import Network, freeze
 from clothseg.training.averaging import AveragedWeights
 from clothseg.training.checkpoints import State, restore
 from clothseg.training.history import Epoch, History
+from clothseg.training.interruption import BetweenSteps
 from clothseg.training.metrics import ConfusionMatrix, segmentation_metrics
 from clothseg.training.presence import PresenceLoss, without_head
 from clothseg.training.progress import Progress
@@ -133,18 +134,19 @@ def fit_phases(
         if own < phase.epochs and not recorder.out_of_patience():
             progress = Progress(phase=phase.name, epochs=total, batch_size=batch_size)
             try:
-                network.trained.fit(
-                    training(replace(phase, first_step=phase.first_step + own * phase.steps_per_epoch)),
-                    initial_epoch=done,
-                    epochs=done + phase.epochs - own,
-                    steps_per_epoch=phase.steps_per_epoch,
-                    validation_data=validation(phase),
-                    validation_steps=phase.validation_steps,
-                    shuffle=False,  # the batches come shuffled
-                    verbose=0,
-                    # Averaged weights are put in before the epoch is recorded, and its weights are saved.
-                    callbacks=[averaged, recorder, progress],
-                )
+                with BetweenSteps() as interruption:
+                    network.trained.fit(
+                        training(replace(phase, first_step=phase.first_step + own * phase.steps_per_epoch)),
+                        initial_epoch=done,
+                        epochs=done + phase.epochs - own,
+                        steps_per_epoch=phase.steps_per_epoch,
+                        validation_data=validation(phase),
+                        validation_steps=phase.validation_steps,
+                        shuffle=False,  # the batches come shuffled
+                        verbose=0,
+                        # Averaged weights are put in before the epoch is recorded, and its weights are saved.
+                        callbacks=[averaged, recorder, progress, interruption],
+                    )
             finally:
                 progress.close()
         else:

@@ -109,6 +109,16 @@ def test_trials_are_nested_in_their_study(browser, address):
     browser.get(where_all("1"))
     shows(browser, "study")
     assert "trial 00" not in browser.find_element("tag name", "body").text
-    (row,) = [each for each in browser.find_elements("css selector", "[role=row]") if each.text.startswith("study")]
-    row.find_element("css selector", "button").click()
+    from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def opened(own) -> bool:
+        # The list is drawn anew as columns arrive.
+        rows = [each for each in own.find_elements("css selector", "[role=row]") if each.text.startswith("study")]
+        for row in rows:
+            row.find_element("css selector", "button").click()
+        return bool(rows)
+
+    ignored = [StaleElementReferenceException, WebDriverException]
+    WebDriverWait(browser, 60, ignored_exceptions=ignored).until(opened)
     shows(browser, "trial 00", "trial 01")
