@@ -13,7 +13,7 @@ import keras
 class BetweenSteps(keras.callbacks.Callback):
     """While it is entered as a context, the first SIGINT or SIGTERM takes effect when the running step has ended.
 
-    TensorFlow calls Python out of C while it traces a step, and turns an exception of a signal handler there into errors
+    TensorFlow calls Python out of C while it traces a step, and turns an exception of a handler there into errors
     of its own (`SystemError: bad argument to internal function`), which would end the run as FAILED instead of
     interrupted. The second signal takes effect at once, as it does outside. Signals that are ignored stay so, and in
     threads other than the main one, which hear of no signals, nothing is changed.
