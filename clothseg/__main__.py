@@ -19,7 +19,7 @@ def commands() -> dict[str, str]:
         begin = f"`python -m clothseg.{module.name}`: "
         if line.startswith(begin):
             found[module.name] = line.removeprefix(begin)
-    first = ("prepare", "train", "evaluate", "compare", "report", "predict", "register", "export")
+    first = ("prepare", "train", "evaluate", "compare", "report", "predict", "register", "export", "results", "deliver")
     return dict(sorted(found.items(), key=lambda item: first.index(item[0]) if item[0] in first else len(first)))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from filelock import FileLock, Timeout
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from clothseg import entry
 from clothseg.assemble import Data
 from clothseg.errors import UserError
 from clothseg.tracking.find import file_of, unfinished
+from clothseg.tracking.outbox import FOLDER, send_if_free
 from clothseg.training.checkpoints import STATE, epochs_kept
 
 # Options that say where and how a training runs, or what is done after it.
@@ -27,6 +29,7 @@ HARMLESS = (
     "prepare.workers",
     "tracking.figure_photos",
     "tracking.log_model",
+    "tracking.patience",
     "evaluation",
     "keep",
     "register",
@@ -108,6 +111,9 @@ def taken_up(given: str, wanted: DictConfig | None, overrides: Sequence[str]) ->
     run = unfinished(given)
     tags, run_id = dict(run.data.tags), run.info.run_id
     folder = Path(tags["checkpoints"])
+    # What the store did not take before the interruption is needed below.
+    send_if_free(folder.parent / FOLDER)
+    run = mlflow.get_run(run_id)
     if not (folder / STATE).is_file():
         raise UserError(
             f"resume={given}: there is no state in {folder}; run {run_id} was interrupted before its first epoch "

@@ -82,6 +82,7 @@ class Tracking(_Section):
     tags: dict[str, Any]
     log_model: bool
     figure_photos: Annotated[int, Field(ge=1, le=50)]
+    patience: Annotated[float, Field(ge=0)]
 
 
 Score = Literal[
@@ -180,6 +181,13 @@ class ResultsSettings(_Section):
     series: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None
     cumulative: bool
     experiments: Annotated[str, Field(min_length=1)]
+
+
+class DeliverSettings(_Section):
+    """Everything `python -m clothseg.deliver` is told."""
+
+    folder: str | None
+    patience: Annotated[float, Field(ge=0)]
 
 
 class _Trainings(_Section):

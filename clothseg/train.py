@@ -121,10 +121,13 @@ def _train(
     folder = Path(HydraConfig.get().runtime.output_dir)
     if settings.folds is not None:
         return _cross_validate(cfg, settings, folder, begun, count=settings.folds)
+    from clothseg.tracking.store import check_server
+
     # Whatever can be refused is refused before TensorFlow is loaded.
     data = assemble.data(cfg, settings)
     if before is not None:
         before.check_data(data)
+    check_server()
     counts = data.final.name, len(data.parts.train), len(data.parts.validation)
     log.info("%s: %d photos to train on, %d to validate; loading Keras", *counts)
 
@@ -138,6 +141,11 @@ def _train(
         parent = trial.parent if trial is not None else None
         own = _Own(_run_name(settings, trial), _tags(settings, trial, _overrides()), parent=parent, run_id=None)
     fitted = _fit(cfg, settings, data, trial, own, folder / "weights", before, begun)
+    if fitted.undelivered and (output is not None or settings.register_as is not None):
+        raise UserError(
+            f"run {fitted.run_id} has ended but is not whole in its store yet; after python -m clothseg.deliver: "
+            f"python -m clothseg.results run={fitted.run_id}, python -m clothseg.register run={fitted.run_id} name=NAME"
+        )
     if output is not None:
         results.leave(fitted.run_id, output)
     if settings.register_as is not None:
@@ -184,7 +192,10 @@ def _cross_validate(
     cfg: DictConfig, settings: TrainSettings, folder: Path, begun: float, *, count: int
 ) -> dict[str, float]:
     """Trains once for each fold. Returns the scores of all photos that were validated on, at their own sizes."""
+    from clothseg.tracking.store import check_server
+
     folds = assemble.folds(cfg, settings, count=count)
+    check_server()
     final = folds[0].final
     log.info("%s: %d photos in %d folds; loading Keras", final.name, sum(len(x.parts.validation) for x in folds), count)
 
@@ -201,7 +212,15 @@ def _cross_validate(
     # Without the tag that tells trainings, which this run is none of.
     own_tags = {key: value for key, value in tags.items() if key != "preset"} | {"role": "cross_validation"}
     done: list[Fold] = []
-    with TrackedRun(experiment=settings.tracking.experiment, name=name, tags=own_tags, parent=None, run_id=None) as run:
+    with TrackedRun(
+        experiment=settings.tracking.experiment,
+        name=name,
+        tags=own_tags,
+        parent=None,
+        run_id=None,
+        folder=folder,
+        patience=settings.tracking.patience,
+    ) as run:
         log.info("MLflow run %s (%s), with a run for each fold", name, run.id)
         run.configuration(_text(cfg), _parameters(cfg))
         for number, data in enumerate(folds, 1):
@@ -248,11 +267,13 @@ class _Fitted:
         run_id: of its MLflow run.
         reached: scores of the best epoch, and how long a photo takes if a study asks for it.
         evaluation: of the kept weights at the photos' own sizes, if they were scored.
+        undelivered: how much of the run its store lacks, being away.
     """
 
     run_id: str
     reached: dict[str, float]
     evaluation: Evaluation | None
+    undelivered: int
 
 
 def _fit(
@@ -324,8 +345,15 @@ def _fit_held(
     checkpoints = Checkpoints(folder, metric=settings.best_metric, begun=begun)
 
     tags = own.tags | {"dataset": data.final.name, "precision": policy, "checkpoints": folder.resolve()}
-    experiment = settings.tracking.experiment
-    with TrackedRun(experiment=experiment, name=own.name, tags=tags, parent=own.parent, run_id=own.run_id) as run:
+    with TrackedRun(
+        experiment=settings.tracking.experiment,
+        name=own.name,
+        tags=tags,
+        parent=own.parent,
+        run_id=own.run_id,
+        folder=folder.parent,
+        patience=settings.tracking.patience,
+    ) as run:
         log.info("MLflow run %s (%s)", own.name, run.id)
         report = Report(run, model, data.final, data.parts, figure_photos=settings.tracking.figure_photos, begun=begun)
         if before is None:
@@ -387,7 +415,7 @@ def _fit_held(
                 run.scores({LATENCY: reached[LATENCY]}, step=len(history.epochs))
             run.tag("trial.state", "COMPLETE")
         checkpoints.clear()
-    return _Fitted(run.id, reached, evaluation)
+    return _Fitted(run.id, reached, evaluation, run.undelivered)
 
 
 def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, epoch: int) -> Evaluation:

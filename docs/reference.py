@@ -34,7 +34,7 @@ GROUPS = {
     "hydra/sweeper/sampler": "Samplers",
     "hydra/launcher": "Launchers",
 }
-COMMANDS = ("train", "prepare", "evaluate", "compare", "report", "predict", "register", "export", "results")
+COMMANDS = ("train", "prepare", "evaluate", "compare", "report", "predict", "register", "export", "results", "deliver")
 # Files that commands share, merged into those that name them.
 SHARED = {"evaluate": ["scoring"], "compare": ["comparing", "scoring"], "register": ["comparing", "scoring"],
           "report": ["scoring"]}  # fmt: skip

@@ -13,7 +13,7 @@ from clothseg.__main__ import commands, main
 def test_every_entry_point_is_listed_with_its_line(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
-    names = ("prepare", "train", "evaluate", "compare", "report", "predict", "register", "export", "results")
+    names = ("prepare", "train", "evaluate", "compare", "report", "predict", "register", "export", "results", "deliver")
     assert tuple(commands()) == names
     assert all(f"python -m clothseg.{name} " in told for name in names)
     assert all(len(line) > 15 and not line.startswith("`") for line in commands().values())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import logging
 import os
+import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -19,21 +19,31 @@ from typing import Any, Literal
 import keras
 import mlflow
 import numpy as np
-import pandas
+from filelock import Timeout
 from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array, Object, Property
+from mlflow.entities import Run, RunTag
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.context import registry
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from PIL import Image
 
 from clothseg.errors import StoppedError, UserError
 from clothseg.models.label_maps import label_map_network
-from clothseg.palette import palette
 from clothseg.text import as_csv
-from clothseg.tracking.store import experiment_of, quiet, set_view, store_address, where, where_all
+from clothseg.tracking.logged_model import EXAMPLE, NETWORK
+from clothseg.tracking.outbox import FOLDER, Outbox, write
+from clothseg.tracking.store import (
+    briefly,
+    cannot_track,
+    experiment_of,
+    quiet,
+    set_view,
+    store_address,
+    where,
+    where_all,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +59,8 @@ PACKAGES = (
     "scikit-learn",
     "pillow",
 )
-SERVED = Path(__file__).parents[1] / "deployment" / "served.py"  # which MLflow runs, not this package
 PARAMETER_LENGTH = 6000  # MLflow's limit
+PATIENCE_AFTER_CTRL_C = 5.0  # seconds; schedulers kill soon after they ask
 
 
 class RunLog:
@@ -69,9 +79,8 @@ class RunLog:
         if step is None:
             # MLflow shows the value of the highest step: scored again at another one, a run would keep its old scores.
             step = self.last_epoch()
-        now = int(1000 * time.time())
-        metrics = [Metric(key, float(value), now, step) for key, value in values.items() if np.isfinite(value)]
-        self._client.log_batch(self.id, metrics=metrics, synchronous=True)
+        numbers = {key: float(value) for key, value in values.items() if np.isfinite(value)}
+        self._put({"kind": "metrics", "values": numbers, "step": step, "time": _now()})
 
     def last_epoch(self) -> int:
         """The last epoch whose scores the run has; 0 where it has none."""
@@ -79,11 +88,11 @@ class RunLog:
 
     def tag(self, key: str, value: str) -> None:
         """Sets a tag, or changes it."""
-        self._client.set_tag(self.id, key, value)
+        self._put({"kind": "tags", "tags": {key: value}})
 
     def text(self, text: str, path: str) -> None:
         """Logs a text as an artifact."""
-        self._client.log_text(self.id, text, path)
+        self._artifact(path, lambda file: file.write_text(text, encoding="utf-8"))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: str) -> None:
         """Logs a table as a CSV file, which MLflow's UI shows as a table."""
@@ -91,11 +100,23 @@ class RunLog:
 
     def file(self, path: Path, folder: str) -> None:
         """Logs a file as an artifact into a folder."""
-        self._client.log_artifact(self.id, str(path), folder)
+        self._artifact(f"{folder}/{path.name}", lambda file: shutil.copyfile(path, file))
 
     def figure(self, figure: Figure, path: str) -> None:
         """Logs a figure as an artifact; one logged earlier under the same path is replaced."""
-        self._client.log_figure(self.id, figure, path)
+        self._artifact(path, figure.savefig)
+
+    def _artifact(self, path: str, make: Callable[[Path], object]) -> None:
+        folder, _, name = path.rpartition("/")
+        entry = {"kind": "artifact", "file": name, "folder": folder or None}
+        self._put(entry, lambda files: make(files / name))
+
+    def _put(self, entry: Mapping[str, Any], fill: Callable[[Path], object] | None = None) -> None:
+        """Logs an entry, see `outbox.write`; `fill` makes its files."""
+        with tempfile.TemporaryDirectory() as folder:
+            if fill is not None:
+                fill(Path(folder))
+            write(self._client, self.id, entry, Path(folder))
 
 
 class TrackedRun(RunLog):
@@ -105,6 +126,9 @@ class TrackedRun(RunLog):
     FINISHED, KILLED after Ctrl-C or where it was stopped on purpose (with the reason in the tag `stopped`), FAILED
     after any other error, whose message becomes the tag `failure`. Where runs are kept is MLflow's own affair: its
     variables are obeyed, and without them it is `sqlite:///mlflow.db` and `mlruns/` in the working folder.
+
+    The store has to be there on entry. After that what is logged goes through an `Outbox`, and neither a slow store nor
+    one that is away for a while holds anything up.
 
     Under MLFLOW_RUN_ID the training is logged into that run, in whatever experiment it is, and the run ends with it. A
     nested run does not take the variable: all trials of a sweep would be logged into one.
@@ -117,15 +141,29 @@ class TrackedRun(RunLog):
         parent: id of the run that this one is nested under, if any.
         run_id: of the run itself where it goes on with an interrupted training; else None. It keeps the tags that say
             what began it.
+        folder: for the outbox, with what the store has not taken yet.
+        patience: seconds that a store which is away has to come back when the run has ended.
+
+    Attributes:
+        undelivered: how much the store had not taken when the run was closed.
 
     Raises:
         UserError: the tracking store cannot be used, or the run to log into or under is not in it.
     """
 
     def __init__(
-        self, *, experiment: str, name: str, tags: Mapping[str, Any], parent: str | None, run_id: str | None
+        self,
+        *,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, Any],
+        parent: str | None,
+        run_id: str | None,
+        folder: Path,
+        patience: float,
     ) -> None:
         self.experiment, self.name, self.parent, self.interrupted = experiment, name, parent, run_id
+        self.folder, self.patience, self.undelivered = folder / FOLDER, patience, 0
         self.tags = {key: str(value) for key, value in tags.items()}
         package = Path(__file__).parents[1]
         self.tags |= git_state(package, package.parent / "conf")
@@ -134,6 +172,14 @@ class TrackedRun(RunLog):
 
     def __enter__(self) -> TrackedRun:
         quiet()
+        with ExitStack() as closing:
+            # The outbox tries again by itself, and says so.
+            closing.enter_context(briefly())
+            self._open()
+            self._closing = closing.pop_all()
+        return self
+
+    def _open(self) -> None:
         try:
             with _unchanged("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
                 run = self._start()
@@ -141,12 +187,15 @@ class TrackedRun(RunLog):
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
-                f"cannot track in {store_address()} ({error}); MLFLOW_TRACKING_URI names another store"
-            ) from error
+            raise cannot_track(error) from error
         super().__init__(run.info.run_id)
         self.experiment_id = run.info.experiment_id
-        return self
+        try:
+            self._outbox = Outbox(self.folder, self.id)
+        except Timeout:
+            raise UserError(f"another process is logging from {self.folder}; wait for it") from None
+        self._monitor = _SystemMetrics(self, resume_logging=self.interrupted is not None)
+        self._monitor.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -157,18 +206,33 @@ class TrackedRun(RunLog):
             status = "KILLED"
         else:
             status = "FAILED"
-        try:
-            if status == "FAILED":
-                mlflow.set_tag("failure", f"{kind.__name__}: {error}"[:5000])
-            elif kind is not None and issubclass(kind, StoppedError):
-                mlflow.set_tag("stopped", str(error))
-        finally:
-            # The run that the variable names was this one, or is none of a trial's business.
-            with _unchanged("MLFLOW_RUN_ID") if self.parent is not None else nullcontext():
-                mlflow.end_run(status)
+        self._monitor.finish()
+        if kind is not None and status == "FAILED":
+            self.tag("failure", f"{kind.__name__}: {error}"[:5000])
+        elif kind is not None and issubclass(kind, StoppedError):
+            self.tag("stopped", str(error))
+        self._put({"kind": "end", "status": status, "time": _now()})
+        hurried = kind is not None and issubclass(kind, KeyboardInterrupt)
+        with self._closing:
+            patience = min(self.patience, PATIENCE_AFTER_CTRL_C) if hurried else self.patience
+            self.undelivered = self._outbox.close(patience)
+        if self.undelivered:
+            log.warning(
+                "%s is still away, and the run lacks what is in %s; when it is back: python -m clothseg.deliver "
+                'folder="%s"',
+                store_address(),
+                self.folder,
+                self.folder,
+            )
+        if self.parent is None:
+            # The run that the variable names was this one.
+            os.environ.pop("MLFLOW_RUN_ID", None)
 
-    def _start(self) -> mlflow.ActiveRun:
-        # MLflow would take the variable for a nested run too.
+    def _put(self, entry: Mapping[str, Any], fill: Callable[[Path], object] | None = None) -> None:
+        self._outbox.put(entry, fill)
+
+    def _start(self) -> Run:
+        client = mlflow.MlflowClient()
         existing = os.environ.pop("MLFLOW_RUN_ID", None) or None
         if self.interrupted is not None:
             experiment = experiment_of(self.interrupted, given="resume=")
@@ -183,17 +247,17 @@ class TrackedRun(RunLog):
             experiment = self.experiment
         else:
             experiment = mlflow.set_experiment(self.experiment).experiment_id
-        # By its id: MLflow does not activate one by name that another process makes at the same moment.
+        # That it is there, and was not deleted.
         mlflow.set_experiment(experiment_id=experiment)
-        return mlflow.start_run(
-            run_id=existing,
-            run_name=self.name,
-            parent_run_id=self.parent,
-            # The run that it is nested under may be open in this very process.
-            nested=self.parent is not None,
-            tags=self.tags,
-            log_system_metrics=True,
-        )
+        if existing is not None:
+            client.update_run(existing, status="RUNNING", name=self.name)
+            client.log_batch(existing, tags=[RunTag(key, value) for key, value in self.tags.items()])
+            return client.get_run(existing)
+        tags = self.tags | {MLFLOW_RUN_NAME: self.name}
+        if self.parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = self.parent
+        # With what MLflow says of every run: who started it, and of what file.
+        return client.create_run(experiment, tags=registry.resolve_tags(tags), run_name=self.name)
 
     def _go_on(self, tags: Mapping[str, str]) -> None:
         """Keeps the tags of the run's beginning, and says in what its going on differs from it."""
@@ -221,7 +285,8 @@ class TrackedRun(RunLog):
         """Logs what was run: the configuration as a file and as parameters, and the versions of packages."""
         self.text(text, "config/config.yaml")
         self.text("".join(f"{package}=={version}\n" for package, version in versions().items()), "config/packages.txt")
-        mlflow.log_params({key: str(value)[:PARAMETER_LENGTH] for key, value in values.items()})
+        params = {key: str(value)[:PARAMETER_LENGTH] for key, value in values.items()}
+        self._put({"kind": "params", "params": params})
 
     def inputs(
         self, *, name: str, fingerprint: str, parts: Mapping[str, Sequence[str]], options: Mapping[str, Any]
@@ -239,8 +304,9 @@ class TrackedRun(RunLog):
             described = {"name": name, "part": part, "photos": len(photos), **options}
             source = CodeDatasetSource({key: str(value) for key, value in described.items()})
             digest = hashlib.sha256("\n".join([fingerprint, *photos]).encode()).hexdigest()[:16]
-            dataset = MetaDataset(source, name=name, digest=digest)
-            mlflow.log_input(dataset, context=part, tags={"photos": str(len(photos)), "fingerprint": fingerprint})
+            dataset = MetaDataset(source, name=name, digest=digest).to_dict()
+            tags = {MLFLOW_DATASET_CONTEXT: part, "photos": str(len(photos)), "fingerprint": fingerprint}
+            self._put({"kind": "input", "dataset": dataset, "tags": tags})
 
     def model(
         self, model: keras.Model, *, resize: Literal["squash", "pad"], class_names: Sequence[str], example: np.ndarray
@@ -253,52 +319,44 @@ class TrackedRun(RunLog):
             class_names: one per class.
             example: uint8 (height, width, 3), a photo to show what the model takes.
         """
-        backend = keras.backend.backend()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "network.keras")
+
+        def fill(folder: Path) -> None:
             # A model around the same layers is not compiled: neither optimizer nor metrics are saved with it.
             network = keras.Model(model.input, model.output, name=model.name)
-            label_map_network(network, resize=resize).save(path)
-            mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(SERVED),
-                artifacts={"network": str(path)},
-                signature=_signature(),
-                input_example=pandas.DataFrame({"photo": [_jpeg(example)]}),
-                model_config={"classes": list(class_names), "colours": palette(len(class_names)).tolist()},
-                pip_requirements=[
-                    f"{package}=={versions()[package]}" for package in ("mlflow", "keras", "numpy", "pillow", backend)
-                ],
-            )
+            label_map_network(network, resize=resize).save(folder / NETWORK)
+            Image.fromarray(example).save(folder / EXAMPLE, quality=80)
+
+        packages = ("mlflow", "keras", "numpy", "pillow", keras.backend.backend())
+        requirements = [f"{package}=={versions()[package]}" for package in packages]
+        self._put({"kind": "model", "class_names": list(class_names), "requirements": requirements}, fill)
 
 
-def _signature() -> ModelSignature:
-    """What the logged model takes and gives; see `deployment.served.LabelMaps.predict`."""
-    area = Object(
-        [
-            Property("class", DataType.long),
-            Property("name", DataType.string),
-            Property("pixels", DataType.long),
-            Property("share", DataType.double),
-        ]
-    )
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "photo")]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.long, "height"),
-                ColSpec(DataType.long, "width"),
-                ColSpec(DataType.string, "label_map"),
-                ColSpec(Array(area), "classes"),
-            ]
-        ),
-    )
+class _SystemMetrics(SystemMetricsMonitor):
+    """MLflow's measurements of the machine, which of itself gives up measuring when the store is away once."""
+
+    def __init__(self, run: RunLog, *, resume_logging: bool) -> None:
+        super().__init__(run.id, resume_logging=resume_logging)
+        self._run = run
+
+    def monitor(self) -> None:
+        while True:
+            for _ in range(self.samples_before_logging):
+                self.collect_metrics()
+                if self._shutdown_event.wait(self.sampling_interval):
+                    return
+            self.publish_metrics(self.aggregate_metrics())
+
+    def publish_metrics(self, metrics: Mapping[str, float]) -> None:
+        prefix = self._metrics_prefix + (f"{self.node_id}/" if self.node_id else "")
+        self._run.scores({prefix + name: value for name, value in metrics.items()}, step=self._logging_step)
+        self._logging_step += 1
+        for monitor in self.monitors:
+            monitor.clear_metrics()
 
 
-def _jpeg(photo: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(photo).save(file, format="JPEG", quality=80)
-    return file.getvalue()
+def _now() -> int:
+    """Milliseconds, as MLflow counts them."""
+    return int(1000 * time.time())
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -28,6 +31,52 @@ def quiet() -> None:
         "mlflow.tracking.fluent",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Of every attempt to reach a server that is away, and of where a run is, which is told otherwise.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+def check_server() -> None:
+    """Raise `UserError` where runs are tracked by a server that is away, or does not know the user."""
+    if not store_address().startswith("http"):
+        return
+    quiet()
+    try:
+        with briefly():
+            mlflow.MlflowClient().search_experiments(max_results=1)
+    except Exception as error:
+        raise cannot_track(error) from error
+
+
+def cannot_track(error: Exception) -> UserError:
+    """Says why a tracking store cannot be used, and what would help."""
+    hint = "MLFLOW_TRACKING_URI names another store"
+    if re.search(r"error code 40[13]\b", str(error)):
+        hint = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who you are"
+    return UserError(f"cannot track in {store_address()} ({reason(error)}); {hint}")
+
+
+def reason(error: Exception) -> str:
+    """What went wrong with a store, on one line and without the addresses that MLflow repeats."""
+    text = " ".join(str(error).split())
+    found = re.search(r"\[Errno [^\]]*\] [^'\"()]+|[^:()]*timed out|error code \d+.*", text)
+    return (found[0].strip() if found else text)[:300] or type(error).__name__
+
+
+@contextmanager
+def briefly() -> Iterator[None]:
+    """Requests to a tracking server that is away fail in seconds meanwhile; MLflow itself goes on for minutes.
+
+    MLflow's variables, where the user has set them, count.
+    """
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+    new = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
 
 
 def where(experiment_id: str, run_id: str) -> str:

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from clothseg.errors import UserError
 from clothseg.text import as_csv
-from clothseg.tracking.store import experiment_of, quiet, store_address, where
+from clothseg.tracking.store import cannot_track, experiment_of, quiet, store_address, where
 from clothseg.tracking.study_figures import study_figures
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,7 @@ class SweepRun:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
-                f"cannot track in {store_address()} ({error}); MLFLOW_TRACKING_URI names another store"
-            ) from error
+            raise cannot_track(error) from error
 
     def where(self) -> str:
         """Where to look at the run, in words."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -25,7 +26,16 @@ def store(tmp_path, monkeypatch):
 
 def opened(**changes) -> TrackedRun:
     return TrackedRun(
-        **{"experiment": "here", "name": "a run", "tags": {"answer": 42}, "parent": None, "run_id": None} | changes
+        **{
+            "experiment": "here",
+            "name": "a run",
+            "tags": {"answer": 42},
+            "parent": None,
+            "run_id": None,
+            "folder": Path("kept"),
+            "patience": 1.0,
+        }
+        | changes
     )
 
 
