@@ -97,7 +97,7 @@ class Outbox:
         self._told_of_disk = False
         self._putting, self._changed = threading.Lock(), threading.Condition()
         self._closed, self._given_up = False, False
-        with self._disk("the run's id"):
+        with self._disk():
             (folder / _RUN).write_text(json.dumps({"run_id": run_id, "store": store_address()}), encoding="utf-8")
             _end_line(folder / _ENTRIES)
         self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
@@ -115,13 +115,15 @@ class Outbox:
             self._numbers += 1
             numbered = {**entry, "number": number}
             if fill is not None:
-                with self._disk(f"{entry.get('folder') or ''}/{entry.get('file') or entry['kind']}") as kept:
+                try:
                     files = self.folder / str(number)
                     files.mkdir()
                     fill(files)
-                if not kept:
+                except OSError as error:
+                    what = entry.get("file") or entry["kind"]
+                    log.warning("%s is lost; it cannot be written into %s: %s", what, self.folder, error)
                     return
-            with self._disk("scores"), (self.folder / _ENTRIES).open("a", encoding="utf-8") as file:
+            with self._disk(), (self.folder / _ENTRIES).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(numbered) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -196,7 +198,7 @@ class Outbox:
         if self._away is None:
             self._away = time.monotonic(), reason(error)
             log.warning(
-                "%s does not take what is logged (%s); it is tried again, and kept in %s meanwhile",
+                "%s does not take what is logged (%s); it is tried again, and all is kept in %s",
                 store_address(),
                 self._away[1],
                 self.folder,
@@ -218,15 +220,12 @@ class Outbox:
             pass  # as of a run that was deleted
 
     @contextmanager
-    def _disk(self, what: str) -> Iterator[list[bool]]:
-        """What is written meanwhile may fail; the list is empty if it did."""
-        kept = [True]
+    def _disk(self) -> Iterator[None]:
         try:
-            yield kept
+            yield
         except OSError as error:
-            kept.clear()
             if not self._told_of_disk:
-                log.warning("%s cannot be kept in %s: %s", what.strip("/"), self.folder, error)
+                log.warning("what is logged cannot be kept in %s (%s), and has to arrive at once", self.folder, error)
                 self._told_of_disk = True
 
 

@@ -1,0 +1,224 @@
+"""One MLflow server for several trainings: on PostgreSQL, with users and artifacts of its own, and away for a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from small_backbone import SMALL_BACKBONE
+
+PASSWORD = "correct-horse-7"
+TRAINING = (
+    "experiment=article", "dataset=paperdoll", "dataset.count=12", "image_size=[32,32]", "batch_size=4",
+    *SMALL_BACKBONE, "augmentation.copies=[brightness]", "precision=float32", "schedule=one_phase",
+    "evaluation.boundary=false",
+    "schedule.phases.training.steps_per_epoch=2",
+)  # fmt: skip
+
+
+class Server:
+    """`mlflow server` with users, which keeps the artifacts itself."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address, self.folder, self.store = f"http://127.0.0.1:{self.port}", folder, store
+        self.process: subprocess.Popen[bytes] | None = None
+        (folder / "users.ini").write_text(
+            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder / 'users.db'}\n"
+            f"admin_username = keeper\nadmin_password = {PASSWORD}\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--port", str(self.port),
+            "--workers", "1", "--backend-store-uri", self.store, "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]  # fmt: skip
+        own = {"MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "users.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
+        with (self.folder / "server.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=os.environ | own, stdout=output, stderr=output, start_new_session=True
+            )
+        for _ in range(240):
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            try:
+                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.5)
+        pytest.fail("the server does not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(timeout=30)
+            self.process = None
+
+    def variables(self) -> dict[str, str]:
+        """What a training is told of it."""
+        return {
+            "MLFLOW_TRACKING_URI": self.address,
+            "MLFLOW_TRACKING_USERNAME": "keeper",
+            "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+        }
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, request) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    if "CLOTHSEG_TEST_POSTGRES" in os.environ:
+        store = request.getfixturevalue("new_postgres")()
+    else:
+        store = f"sqlite:///{folder / 'mlflow.db'}"
+    made = Server(folder, store)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def trainings(server, clothseg, tmp_path_factory) -> dict[str, tuple[Path, str]]:
+    """Two at the same time, during which the server is away: `short` ends meanwhile, `long` does not."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("short", "long")}
+    options = {"short": (2, 0), "long": (40, 60)}
+    running = {
+        name: clothseg.start(
+            "train",
+            *TRAINING,
+            f"schedule.phases.training.epochs={epochs}",
+            f"tracking.patience={patience}",
+            f"tracking.run_name={name}",
+            folder=folders[name],
+            **server.variables(),
+        )
+        for name, (epochs, patience) in options.items()
+    }
+    printed = {name: [] for name in running}
+    for name, process in running.items():
+        for line in process.stdout:
+            printed[name].append(line)
+            if line.startswith("phase training"):
+                break
+    server.stop()
+    try:
+        rest, errors = running["short"].communicate(timeout=180)
+        assert running["short"].returncode == 0, errors
+        printed["short"].append(rest)
+        # Between an epoch at which it is away and the end.
+        for line in running["long"].stdout:
+            printed["long"].append(line)
+            if "does not take what is logged" in "".join(printed["long"]) and line.startswith("training "):
+                break
+    finally:
+        server.start()
+    rest, errors = running["long"].communicate(timeout=180)
+    assert running["long"].returncode == 0, errors
+    printed["long"].append(rest)
+    return {name: (folders[name], "".join(lines)) for name, lines in printed.items()}
+
+
+@pytest.fixture
+def client(server, monkeypatch) -> Iterator[mlflow.MlflowClient]:
+    for name, value in server.variables().items():
+        monkeypatch.setenv(name, value)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server.address)
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(before)
+
+
+def run_named(client: mlflow.MlflowClient, name: str):
+    experiment = client.get_experiment_by_name("clothseg").experiment_id
+    (run,) = client.search_runs([experiment], f"attributes.run_name = '{name}'")
+    return run
+
+
+def files(client: mlflow.MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
+    found = set()
+    for item in client.list_artifacts(run_id, folder):
+        found |= files(client, run_id, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def assert_whole(client: mlflow.MlflowClient, name: str, *, epochs: int) -> None:
+    """A run lacks nothing of what a training logs."""
+    run = run_named(client, name)
+    assert run.info.status == "FINISHED" and "not_logged" not in run.data.tags
+    for metric in ("train/loss", "val/accuracy", "val/miou", "learning_rate"):
+        assert [one.step for one in client.get_metric_history(run.info.run_id, metric)] == list(range(1, epochs + 1))
+    assert {"val_native/accuracy", "val_best/epoch", "duration_seconds"} <= set(run.data.metrics)
+    assert run.data.params["tracking.run_name" if "tracking.run_name" in run.data.params else "batch_size"]
+    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"paperdoll"}
+    found = files(client, run.info.run_id)
+    assert {"config/config.yaml", "data/split.json", "figures/curves.png", "tables/val_native_classes.csv"} <= found
+    assert {"weights/best.weights.h5", "weights/last.weights.h5"} <= found
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.status == "READY" and model.name == "model"
+
+
+def test_a_training_goes_on_while_the_server_is_away_and_nothing_is_missing_afterwards(trainings, client):
+    folder, printed = trainings["long"]
+    assert "does not take what is logged" in printed and "is back after" in printed
+    assert_whole(client, "long", epochs=40)
+    assert not list(folder.rglob("outbox"))
+
+
+def test_what_a_server_did_not_take_in_time_one_command_delivers(trainings, client, clothseg, server):
+    folder, printed = trainings["short"]
+    assert "is still away" in printed and "python -m clothseg.deliver" in printed
+    assert run_named(client, "short").info.status == "RUNNING"
+    elsewhere = clothseg("deliver", folder=folder)
+    assert elsewhere.returncode == 2 and f"MLFLOW_TRACKING_URI={server.address} delivers it" in elsewhere.stderr
+    done = clothseg("deliver", folder=folder, **server.variables())
+    assert done.returncode == 0, done.stderr
+    assert "delivered from" in done.stdout
+    assert_whole(client, "short", epochs=2)
+    again = clothseg("deliver", folder=folder, **server.variables())
+    assert again.returncode == 0 and "nothing is left to deliver" in again.stdout
+
+
+def test_no_password_is_in_what_trainings_leave(trainings, client, server):
+    secrets = [PASSWORD.encode(), b"keeper:"]
+    if "CLOTHSEG_TEST_POSTGRES" in os.environ:
+        from sqlalchemy import make_url
+
+        secrets.append(make_url(server.store).password.encode())
+    places = [server.folder / "artifacts", *(folder for folder, _ in trainings.values())]
+    kept = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert len(kept) > 40
+    for path in kept:
+        assert not any(secret in path.read_bytes() for secret in secrets), path
+    for name, (_, printed) in trainings.items():
+        run = run_named(client, name)
+        assert PASSWORD not in printed + str(run.to_dictionary())
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"MLFLOW_TRACKING_PASSWORD": "wrong"}, "MLFLOW_TRACKING_PASSWORD"),
+        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "Connection refused"),
+    ],
+)
+def test_a_server_that_is_away_or_locked_is_told_before_anything_is_loaded(
+    server, clothseg, tmp_path, changes, hint, client
+):
+    begun = time.monotonic()
+    done = clothseg("train", *TRAINING, folder=tmp_path, **(server.variables() | changes))
+    assert time.monotonic() - begun < 60
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("clothseg: cannot track in http://127.0.0.1:") and hint in line
+    assert "loading Keras" not in done.stdout and "wrong" not in line
