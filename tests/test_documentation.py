@@ -24,6 +24,7 @@ from clothseg.sweeps import plugin
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 CHECKS = {
+    "deliver": settings.DeliverSettings,
     "train": settings.TrainSettings, "prepare": settings.PrepareSettings, "results": settings.ResultsSettings,
     "predict": settings.PredictSettings, "export": settings.ExportSettings, "register": settings.RegisterSettings,
     "compare": settings.CompareSettings, "report": settings.ReportSettings, "evaluate": settings.EvaluateSettings,
