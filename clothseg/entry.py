@@ -151,6 +151,11 @@ def told(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
+        # MLflow's, which is loaded then.
+        if type(cause).__module__ == "mlflow.exceptions" and str(cause).startswith("API request to "):
+            from clothseg.tracking.store import cannot_track
+
+            return str(cannot_track(cause))
         cause = cause.__cause__ or cause.__context__
     return explain(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
 

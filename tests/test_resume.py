@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,12 @@ import mlflow
 import numpy as np
 import pytest
 from small_backbone import SMALL_BACKBONE
+
+from clothseg import entry
+from clothseg.errors import UserError
+from clothseg.interrupted import taken_up, with_its_command
+from clothseg.settings import TrainSettings, options_of
+from clothseg.sweeps import plugin
 
 # Everything that has a state of its own: augmentation, averages of weights, moments, a learning rate that follows the
 # steps, two phases, the second at another size.
@@ -121,8 +128,31 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits_in_the_same_run(whole, 
     assert sum(int(run.data.tags.get("resumed", 0)) for run in runs(tmp_path)) == kills
 
 
+@pytest.fixture
+def here(monkeypatch) -> Iterator[Callable[[Path], None]]:
+    """Goes into a folder and uses its MLflow store."""
+    before = mlflow.get_tracking_uri()
+
+    def go(folder: Path) -> None:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("CLOTHSEG_TARGETS", "small_backbone.*")
+        monkeypatch.setenv("CLOTHSEG_CACHE", str(folder / "cache"))
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+
+    yield go
+    mlflow.set_tracking_uri(before)
+
+
+def take_up(*arguments: str) -> None:
+    """What the command does before it trains."""
+    plugin.register()
+    overrides = [each for each in with_its_command([*arguments]) if not each.startswith("resume=")]
+    given = next(each for each in arguments if each.startswith("resume=")).removeprefix("resume=")
+    taken_up(given, options_of(entry.compose("train", overrides), "train", TrainSettings), overrides)
+
+
 def test_what_was_interrupted_on_purpose_goes_on_too_and_what_would_be_another_training_does_not(
-    whole, tmp_path, clothseg
+    whole, tmp_path, clothseg, here
 ):
     folder, uninterrupted, _ = whole
     shutil.copytree(folder / "cache", tmp_path / "cache")
@@ -143,15 +173,17 @@ def test_what_was_interrupted_on_purpose_goes_on_too_and_what_would_be_another_t
     assert busy.returncode == 2 and "is still going on, in another process" in busy.stderr
     assert runs(tmp_path)[0].info.status == "KILLED"
 
+    refused = clothseg("train", "resume=last", "folds=3", folder=tmp_path)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+    assert re.search("resume=.* and folds=3 do not go together", refused.stderr)
+    here(tmp_path)
     for option, reason in {
         "batch_size=4": "batch_size=4 was 8 when the training began; it goes on as it was, or another is trained",
         "schedule.phases.small.epochs=9": "phase small is over",
         "schedule.phases.large.epochs=9": "the learning rate, which follows the number of epochs, would have been",
-        "folds=3": "resume=.* and folds=3 do not go together",
     }.items():
-        refused = clothseg("train", "resume=last", option, folder=tmp_path)
-        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
-        assert re.search(reason, refused.stderr)
+        with pytest.raises(UserError, match=reason):
+            take_up("resume=last", option)
     done = clothseg("train", "resume=last", "threads=2", "keep=best", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in done.stdout
@@ -164,5 +196,5 @@ def test_what_was_interrupted_on_purpose_goes_on_too_and_what_would_be_another_t
         "0" * 32: "is not in sqlite",
         "a b": "has to be the id of an MLflow run, or last",
     }.items():
-        refused = clothseg("train", f"resume='{given}'", folder=tmp_path)
-        assert refused.returncode == 2 and reason in refused.stderr
+        with pytest.raises(UserError, match=reason):
+            take_up(f"resume={given}")

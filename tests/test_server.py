@@ -222,3 +222,11 @@ def test_a_server_that_is_away_or_locked_is_told_before_anything_is_loaded(
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and line.startswith("clothseg: cannot track in http://127.0.0.1:") and hint in line
     assert "loading Keras" not in done.stdout and "wrong" not in line
+
+
+@pytest.mark.parametrize("command", [("train", "resume=last"), ("evaluate", "run=last"), ("results", "run=abc")])
+def test_other_commands_say_so_too(clothseg, tmp_path, command):
+    changes = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    done = clothseg(*command, folder=tmp_path, **changes)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("clothseg: ") and "Connection refused" in line

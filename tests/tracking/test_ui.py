@@ -114,7 +114,7 @@ def test_trials_are_nested_in_their_study(browser, address):
 
     def opened(own) -> bool:
         # The list is drawn anew as columns arrive.
-        rows = [each for each in own.find_elements("css selector", "[role=row]") if each.text.startswith("study")]
+        rows = [each for each in own.find_elements("css selector", "[role=row]") if "study" in each.text.splitlines()]
         for row in rows:
             row.find_element("css selector", "button").click()
         return bool(rows)
