@@ -28,6 +28,7 @@ HARMLESS = (
     "prepare.cache",
     "prepare.workers",
     "tracking.figure_photos",
+    "tracking.figures",
     "tracking.log_model",
     "tracking.patience",
     "evaluation",

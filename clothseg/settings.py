@@ -81,6 +81,7 @@ class Tracking(_Section):
     run_name: str | None
     tags: dict[str, Any]
     log_model: bool
+    figures: bool
     figure_photos: Annotated[int, Field(ge=1, le=50)]
     patience: Annotated[float, Field(ge=0)]
 

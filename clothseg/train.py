@@ -220,6 +220,7 @@ def _cross_validate(
         run_id=None,
         folder=folder,
         patience=settings.tracking.patience,
+        figures=settings.tracking.figures,
     ) as run:
         log.info("MLflow run %s (%s), with a run for each fold", name, run.id)
         run.configuration(_text(cfg), _parameters(cfg))
@@ -353,6 +354,7 @@ def _fit_held(
         run_id=own.run_id,
         folder=folder.parent,
         patience=settings.tracking.patience,
+        figures=settings.tracking.figures,
     ) as run:
         log.info("MLflow run %s (%s)", own.name, run.id)
         report = Report(run, model, data.final, data.parts, figure_photos=settings.tracking.figure_photos, begun=begun)

@@ -16,7 +16,7 @@ TINY = (
     "batch_size=8", "splitting.test=0.2", *SMALL_BACKBONE,
     "backbone.batch_norm_momentum=0.9", "augmentation=light", "decoder=fpn", "optimizer=adam", "schedule=one_phase",
     "schedule.phases.training.epochs=1", "schedule.phases.training.steps_per_epoch=2",
-    "evaluation.boundary=true", "tracking.log_model=false",
+    "evaluation.boundary=true", "tracking.log_model=false", "tracking.figures=false",
     "precision=float32", "threads=1",
 )  # fmt: skip
 
@@ -46,7 +46,7 @@ def runs_of(folder: Path):
 @pytest.fixture(scope="module")
 def crossed(tmp_path_factory, clothseg):
     folder = tmp_path_factory.mktemp("folds")
-    done = clothseg("train", *TINY, "folds=2", folder=folder)
+    done = clothseg("train", *TINY, "folds=2", "tracking.figures=true", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder, *runs_of(folder), done.stdout
 

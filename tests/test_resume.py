@@ -31,7 +31,7 @@ TRAINING = (
     "batch_size=8", "augmentation=light", "decoder=fpn", "optimizer=adamw", "optimizer.use_ema=true",
     "learning_rate=cosine", "schedule=progressive", "schedule.phases.small.image_size=[32,32]",
     "schedule.phases.small.epochs=4", "schedule.phases.large.epochs=3", "tracking.log_model=false", "precision=float32",
-    "evaluation.native=false",
+    "tracking.figures=false", "evaluation.native=false",
 )  # fmt: skip
 EPOCHS = 7
 # How often a training is killed. More take long; CLOTHSEG_KILLS=20 was run for docs/resuming.md.

@@ -143,6 +143,7 @@ class TrackedRun(RunLog):
             what began it.
         folder: for the outbox, with what the store has not taken yet.
         patience: seconds that a store which is away has to come back when the run has ended.
+        figures: whether figures are logged; they are most of what a short training spends on tracking.
 
     Attributes:
         undelivered: how much the store had not taken when the run was closed.
@@ -161,9 +162,11 @@ class TrackedRun(RunLog):
         run_id: str | None,
         folder: Path,
         patience: float,
+        figures: bool,
     ) -> None:
         self.experiment, self.name, self.parent, self.interrupted = experiment, name, parent, run_id
         self.folder, self.patience, self.undelivered = folder / FOLDER, patience, 0
+        self.figures = figures
         self.tags = {key: str(value) for key, value in tags.items()}
         package = Path(__file__).parents[1]
         self.tags |= git_state(package, package.parent / "conf")
@@ -227,6 +230,10 @@ class TrackedRun(RunLog):
         if self.parent is None:
             # The run that the variable names was this one.
             os.environ.pop("MLFLOW_RUN_ID", None)
+
+    def figure(self, figure: Figure, path: str) -> None:
+        if self.figures:
+            super().figure(figure, path)
 
     def _put(self, entry: Mapping[str, Any], fill: Callable[[Path], object] | None = None) -> None:
         self._outbox.put(entry, fill)

@@ -18,7 +18,7 @@ TINY = (
     "experiment=article", "dataset=paperdoll", "dataset.count=40", "image_size=[32,32]",
     *SMALL_BACKBONE, "augmentation=none", "decoder=fpn", "schedule=one_phase", "evaluation.native=false",
     "schedule.phases.training.epochs=2", "schedule.phases.training.steps_per_epoch=1",
-    "tracking.log_model=false", "tracking.figure_photos=1", "precision=float32", "sweep.presets=presets",
+    "tracking.log_model=false", "tracking.figures=false", "precision=float32", "sweep.presets=presets",
 )  # fmt: skip
 # Every trial but the baseline is below this.
 PRUNED = ("sweep/pruner=none", "sweep.pruner._target_=optuna.pruners.ThresholdPruner", "+sweep.pruner.lower=2.0")
@@ -87,7 +87,8 @@ def training(folder: Path, number: int):
 def swept(tmp_path_factory, clothseg):
     """A sweep in which all but the baseline are pruned."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = sweep(clothseg, folder, "sweep=lr_batch", "sweep.n_trials=3", *PRUNED, MLFLOW_EXPERIMENT_NAME="ours")
+    options = ("sweep=lr_batch", "sweep.n_trials=3", *PRUNED, "tracking.figures=true")
+    done = sweep(clothseg, folder, *options, MLFLOW_EXPERIMENT_NAME="ours")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done
 

@@ -34,6 +34,7 @@ def opened(**changes) -> TrackedRun:
             "run_id": None,
             "folder": Path("kept"),
             "patience": 1.0,
+            "figures": True,
         }
         | changes
     )
@@ -82,6 +83,15 @@ def test_a_figure_is_replaced_under_its_path():
         run.figure(Figure(figsize=(1, 1)), "figures/one.png")
         run.figure(Figure(figsize=(2, 1)), "figures/one.png")
     assert [item.path for item in mlflow.MlflowClient().list_artifacts(run.id, "figures")] == ["figures/one.png"]
+
+
+def test_without_figures_everything_else_is_logged():
+    from matplotlib.figure import Figure
+
+    with opened(figures=False) as run:
+        run.figure(Figure(figsize=(1, 1)), "figures/one.png")
+        run.text("here", "text.txt")
+    assert [item.path for item in mlflow.MlflowClient().list_artifacts(run.id)] == ["text.txt"]
 
 
 def test_inputs_of_equal_data_have_equal_digests_and_parts_differ():
