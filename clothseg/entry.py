@@ -152,7 +152,11 @@ def told(error: BaseException) -> str | None:
         if isinstance(cause, UserError):
             return str(cause)
         # MLflow's, which is loaded then.
-        if type(cause).__module__ == "mlflow.exceptions" and str(cause).startswith("API request to "):
+        if (
+            isinstance(cause, Exception)
+            and type(cause).__module__ == "mlflow.exceptions"
+            and str(cause).startswith("API request to ")
+        ):
             from clothseg.tracking.store import cannot_track
 
             return str(cannot_track(cause))
