@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def main(cfg: DictConfig) -> None:
     """Scores the runs that `cfg` names together, and logs the scores to the run, or to a new one of several."""
-    options = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "dataset"])
+    options = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "dataset"])
     settings: EvaluateSettings = check(options, EvaluateSettings)
     dataset = cfg.get("dataset")
     trainings = trained.opened_together(settings.runs, weights=settings.weights)

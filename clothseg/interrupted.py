@@ -120,7 +120,8 @@ def taken_up(given: str, wanted: DictConfig | None, overrides: Sequence[str]) ->
             "ended, or on a machine with other folders; train anew, or go on there"
         )
     saved = OmegaConf.create(file_of(run_id, "config/config.yaml"))
-    command = _command(run)
+    assert isinstance(saved, DictConfig) and run.inputs is not None
+    command: Sequence[str] = _command(run)
     if wanted is not None:
         command = overrides
         saved = _with_changes(given, saved, wanted, epochs_kept(folder / STATE))

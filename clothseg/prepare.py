@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
@@ -130,7 +132,7 @@ def _pair(prepared: Prepared, part_of: np.ndarray, a: int, b: int) -> str:
     return f"{prepared.names[a]} / {prepared.names[b]}, {part_of[a]} / {part_of[b]}"
 
 
-def _write_table(path: Path, columns: tuple[str, ...], rows: object) -> None:
+def _write_table(path: Path, columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 

@@ -81,7 +81,7 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
     if run.info.status != "FINISHED":
         raise UserError(f"run={run_id} is {run.info.status}; only a FINISHED run is a result")
     kinds = {"sweep": _take_in_sweep, "evaluation": _take_in_ensemble}
-    take = _take_in_training if "preset" in run.data.tags else kinds.get(run.data.tags.get("role"))
+    take = _take_in_training if "preset" in run.data.tags else kinds.get(run.data.tags.get("role", ""))
     if take is None:
         raise UserError(f"run={run_id} was not made by clothseg.train; the tag `preset` tells those that were")
     folder = experiments / (name or _slug(run.info.run_name))
@@ -141,7 +141,7 @@ def write_table(experiments: Path) -> Path:
         "",
     ]
     references = experiments / "references.yaml"
-    others = OmegaConf.load(references) if references.is_file() else []
+    others: list[Any] = list(OmegaConf.load(references)) if references.is_file() else []
     for dataset in dict.fromkeys(result["dataset"] for _, result in results):
         rows = [_row(f"[{name}]({name})", result) for name, result in results if result["dataset"] == dataset]
         quoted = [reference for reference in others if reference["dataset"] == dataset]

@@ -13,7 +13,7 @@ from clothseg import assemble, entry
 from clothseg.data.groups import group_labels
 from clothseg.data.source import Source
 from clothseg.errors import UserError
-from clothseg.settings import Scoring
+from clothseg.settings import ExportSettings, Scoring
 
 if TYPE_CHECKING:
     from clothseg.evaluation.native import Evaluator, Read, Scored
@@ -39,7 +39,7 @@ class Photos:
     what: str
 
 
-def photos_of_split(settings: Scoring, trained: Trained) -> Photos:
+def photos_of_split(settings: Scoring | ExportSettings, trained: Trained) -> Photos:
     """The photos of a part of a training's split.
 
     Raises:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def main(cfg: DictConfig) -> float | list[float] | None:
     settings: TrainSettings = check(cfg, TrainSettings)
     before = None
     if settings.resume is not None:
-        before = _interrupted(cfg, settings)
+        before = _interrupted(cfg, settings, settings.resume)
         cfg = before.cfg
         settings = check(cfg, TrainSettings)
     trial = _trial(cfg, settings)
@@ -77,18 +78,16 @@ def main(cfg: DictConfig) -> float | list[float] | None:
     return None
 
 
-def _interrupted(cfg: DictConfig, settings: TrainSettings) -> Interrupted:
+def _interrupted(cfg: DictConfig, settings: TrainSettings, given: str) -> Interrupted:
     """The training to go on with."""
     from clothseg.interrupted import taken_up
 
     if settings.sweep is not None or HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise UserError(
-            f"resume={settings.resume} goes on with one training; a multirun goes on by the same command again"
-        )
+        raise UserError(f"resume={given} goes on with one training; a multirun goes on by the same command again")
     if settings.folds is not None:
-        raise UserError(f"resume={settings.resume} and folds={settings.folds} do not go together; folds start anew")
+        raise UserError(f"resume={given} and folds={settings.folds} do not go together; folds start anew")
     overrides = _overrides()
-    return taken_up(settings.resume, cfg if overrides else None, overrides)
+    return taken_up(given, cfg if overrides else None, overrides)
 
 
 def _trial(cfg: DictConfig, settings: TrainSettings) -> Trial | None:
@@ -160,19 +159,19 @@ def _check_together(settings: TrainSettings) -> None:
         UserError: names them, and what would work.
     """
     folds, name, sweep = settings.folds, settings.register_as, settings.sweep
-    if settings.output is not None and (folds is not None or sweep is not None):
-        other = f"folds={folds}" if folds is not None else f"sweep={sweep.space}"
-        raise UserError(f"output={settings.output} and {other} do not go together; the folder is for one training")
-    if folds is not None and sweep is not None:
-        raise UserError(f"folds={folds} and sweep={sweep.space} do not go together; folds=null sweeps")
+    several = [f"folds={folds}"] if folds is not None else []
+    several += [f"sweep={sweep.space}"] if sweep is not None else []
+    if settings.output is not None and several:
+        raise UserError(f"output={settings.output} and {several[0]} do not go together; the folder is for one training")
+    if len(several) > 1:
+        raise UserError(f"{' and '.join(several)} do not go together; folds=null sweeps")
     if folds is not None and not settings.evaluation.native:
         raise UserError(
             f"folds={folds} pools scores at the photos' own sizes; evaluation.native=false has none, true has"
         )
-    if name is not None and (folds is not None or sweep is not None):
-        other = f"folds={folds}" if folds is not None else f"sweep={sweep.space}"
+    if name is not None and several:
         raise UserError(
-            f"register={name} and {other} do not go together; python -m clothseg.register run=RUN name={name} "
+            f"register={name} and {several[0]} do not go together; python -m clothseg.register run=RUN name={name} "
             "registers one of their runs"
         )
     if name is not None and not settings.tracking.log_model:
@@ -201,8 +200,8 @@ def _cross_validate(
 
     from clothseg.training import backend
 
-    loaded = {"seed": settings.seed, "deterministic": settings.deterministic, "threads": settings.threads}
-    backend.load(**loaded)
+    load = partial(backend.load, seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
+    load()
 
     from clothseg.tracking.folds import Fold, log_folds, log_pooled
     from clothseg.tracking.run import TrackedRun
@@ -228,12 +227,13 @@ def _cross_validate(
             with entry.lines_begin(of):
                 log.info("%d photos to train on, %d to validate", len(data.parts.train), len(data.parts.validation))
                 # As if it were the only one: the same numbers as without those before it.
-                backend.load(**loaded)
+                load()
                 of_fold = tags | {"fold": number, "folds": count}
                 own = _Own(f"{of} of {name}"[:200], of_fold, parent=run.id, run_id=None)
                 weights = folder / f"fold_{number}" / "weights"
                 fitted = _fit(cfg, settings, data, None, own, weights, None, time.monotonic())
             names = [final.names[row] for row in data.parts.validation]
+            assert fitted.evaluation is not None  # folds need evaluation.native
             done.append(Fold(fitted.run_id, names, fitted.evaluation))
             log_folds(run, done, what=what)
         pooled = log_pooled(run, done, final.class_names, what=what)
@@ -370,7 +370,7 @@ def _fit_held(
             log.info(
                 "going on after epoch %d of %d (%s)", last.number, sum(one.epochs for one in phases), last.phase.name
             )
-        after_epoch = [checkpoints, report.after_epoch]
+        after_epoch: list[Callable[[Epoch, History], None]] = [checkpoints, report.after_epoch]
         if trial is not None:
             trial.note("mlflow_run_id", run.id)
             after_epoch.append(_reporter(trial, sum(phase.epochs for phase in phases)))
@@ -398,7 +398,7 @@ def _fit_held(
             run.tag("trial.state", "PRUNED")
             raise
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and history.network is not None:
                 # The weights in the midst of an epoch, beside those of the last whole one.
                 checkpoints.write("interrupted", history.network.model)
             # What was trained so far is kept.
@@ -408,7 +408,9 @@ def _fit_held(
         evaluation = None
         if settings.evaluation.native:
             evaluation = _evaluate(settings, data, report, epoch=checkpoints.saved[settings.keep].number)
-        reached = dict(history.best(settings.best_metric).scores)
+        best = history.best(settings.best_metric)
+        assert best is not None
+        reached = dict(best.scores)
         if trial is not None:
             if LATENCY in trial.objectives:
                 reached[LATENCY] = milliseconds_per_photo(model, image_size=settings.size, repeats=30)
@@ -460,7 +462,7 @@ def _parameters(cfg: DictConfig) -> dict[str, Any]:
 
 def _text(cfg: DictConfig) -> str:
     """The configuration without the study that it is a trial of, whose address may hold a password."""
-    kept = [key for key in cfg if key not in ("sweep", "resume")]
+    kept = [str(key) for key in cfg if key not in ("sweep", "resume")]
     return OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, kept), resolve=True)
 
 

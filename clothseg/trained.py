@@ -105,6 +105,7 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
         UserError: something is missing, or it was made by a version whose configuration this one does not take.
     """
     cfg = OmegaConf.create(found.file("config/config.yaml").read_text(encoding="utf-8"))
+    assert isinstance(cfg, DictConfig)
     given = entry.flatten(cfg)
     split = found.file("data/split.json")
     try:

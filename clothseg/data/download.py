@@ -109,7 +109,7 @@ def _reason(error: Exception, base_url: str) -> str:
     # What requests says of a connection is a paragraph of object addresses.
     if isinstance(error, requests.Timeout):
         return f"no answer from {base_url} within {max(TIMEOUT):.0f} s"
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason} from {base_url}"
     if isinstance(error, requests.RequestException):
         return f"no connection to {base_url}"

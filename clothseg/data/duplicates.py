@@ -55,7 +55,7 @@ def near_duplicates(photos: np.ndarray, *, threshold: int) -> list[tuple[int, in
         colours[i] = _colours(photo)
 
     rows = max(1, PAIRS_AT_ONCE // max(len(signs), 1))
-    pairs = []
+    pairs: list[tuple[int, int, int]] = []
     for start in tqdm(range(0, len(signs), rows), desc="comparing", unit="block", disable=None):
         distances = (signs.shape[1] - signs[start : start + rows] @ signs[start:].T) / 2
         correlations = colours[start : start + rows] @ colours[start:].T

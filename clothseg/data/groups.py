@@ -54,7 +54,8 @@ def group_labels(
             f"label_groups has no group for {_names(missing)}; list what is missing, or name the group that takes it "
             "in label_groups.rest"
         )
-    group_of.update(dict.fromkeys(missing, rest))
+    if rest is not None:
+        group_of.update(dict.fromkeys(missing, rest))
 
     empty = [group for group in listed if group not in group_of.values()]
     if empty:
@@ -83,9 +84,10 @@ class Grouped:
         table: uint8 (256,), from label to label.
     """
 
-    def __init__(self, labels: np.ndarray, table: np.ndarray) -> None:
+    def __init__(self, labels: Labels, table: np.ndarray) -> None:
         self._labels, self._table = labels, table
-        self.shape, self.dtype, self.ndim = labels.shape, table.dtype, labels.ndim
+        self.shape: tuple[int, ...] = labels.shape
+        self.dtype, self.ndim = table.dtype, len(self.shape)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -97,6 +99,9 @@ class Grouped:
         if copy is False:
             raise ValueError("grouped labels are no array; they can only be copied into one")
         return np.asarray(self[:], dtype)
+
+
+Labels = np.ndarray | Grouped
 
 
 def grouped(prepared: Prepared, groups: Mapping[str, Sequence[str] | None] | None, *, rest: str | None) -> Prepared:

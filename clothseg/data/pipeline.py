@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from clothseg.data.augmentation import keyed
 from clothseg.data.augmentation.contract import Augmentation
+from clothseg.data.groups import Labels
 from clothseg.data.sampling import draw
 
 
@@ -60,7 +61,7 @@ def occurrences(order: np.ndarray) -> np.ndarray:
 
 def training_batches(
     photos: np.ndarray,
-    labels: np.ndarray,
+    labels: Labels,
     rows: np.ndarray,
     *,
     augmentation: Augmentation,
@@ -139,7 +140,7 @@ def middle_labels(labels: tf.Tensor, keys: tf.Tensor, *, stride: int) -> tf.Tens
     return tf.where(late[:, 1:, None], rows[:, :, first + 1 :: stride], rows[:, :, first::stride])
 
 
-def evaluation_batches(photos: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(photos: np.ndarray, labels: Labels, rows: np.ndarray, *, batch_size: int) -> tf.data.Dataset:
     """Every example once, unchanged, in the order of `rows`; the last batch may be smaller.
 
     Returns:
@@ -155,7 +156,7 @@ def steps_per_pass(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-def _read(photos: np.ndarray, labels: np.ndarray, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _read(photos: np.ndarray, labels: Labels, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # Declared stateless, which reading is: of what has a state, deterministic runs would take only one batch at a time.
     read = partial(_rows_of, photos, labels)
     batch = tf.numpy_function(read, [rows], (tf.uint8, tf.uint8), stateful=False)
@@ -165,5 +166,5 @@ def _read(photos: np.ndarray, labels: np.ndarray, rows: tf.Tensor) -> tuple[tf.T
     )
 
 
-def _rows_of(photos: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rows_of(photos: np.ndarray, labels: Labels, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return photos[rows], labels[rows]

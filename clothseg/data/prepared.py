@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -26,11 +26,16 @@ from clothseg.data.labels import IGNORE
 from clothseg.data.source import DataError, Source
 from clothseg.errors import UserError
 
+if TYPE_CHECKING:
+    from clothseg.data.groups import Labels
+
 FORMAT = 2  # of the cache; a new number makes every cache be prepared again
 SHOWN = 3  # problems in a message; the report has them all
 PADDING = 127  # grey level around a padded photo, which says least to a network
 
 Frame = tuple[int, int, int, int]
+Resize = Literal["squash", "pad"]
+LabelResize = Literal["nearest", "bilinear"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +59,7 @@ class Prepared:
 
     name: str
     photos: np.ndarray
-    labels: np.ndarray
+    labels: Labels
     frames: np.ndarray
     names: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -67,8 +72,8 @@ def prepare(
     source: Source,
     *,
     image_size: tuple[int, int],
-    resize: Literal["squash", "pad"],
-    label_resize: Literal["nearest", "bilinear"],
+    resize: Resize,
+    label_resize: LabelResize,
     cache: Path,
     skip_invalid: bool,
     workers: int | None,
@@ -119,7 +124,7 @@ def prepare(
     return prepared
 
 
-def frame_of(own: tuple[int, int], size: tuple[int, int], *, resize: Literal["squash", "pad"]) -> Frame:
+def frame_of(own: tuple[int, int], size: tuple[int, int], *, resize: Resize) -> Frame:
     """Where in the prepared picture a photo lies.
 
     Args:
@@ -137,7 +142,7 @@ def frame_of(own: tuple[int, int], size: tuple[int, int], *, resize: Literal["sq
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
-def fit_photo(photo: np.ndarray, size: tuple[int, int], *, resize: Literal["squash", "pad"]) -> np.ndarray:
+def fit_photo(photo: np.ndarray, size: tuple[int, int], *, resize: Resize) -> np.ndarray:
     """A photo uint8 (own height, own width, 3) as a network is shown it: uint8 (height, width, 3)."""
     top, left, height, width = frame_of(photo.shape[:2], size, resize=resize)
     fitted = np.full((*size, 3), PADDING, np.uint8)
@@ -145,13 +150,7 @@ def fit_photo(photo: np.ndarray, size: tuple[int, int], *, resize: Literal["squa
     return fitted
 
 
-def fit_labels(
-    labels: np.ndarray,
-    size: tuple[int, int],
-    *,
-    resize: Literal["squash", "pad"],
-    how: Literal["nearest", "bilinear"],
-) -> np.ndarray:
+def fit_labels(labels: np.ndarray, size: tuple[int, int], *, resize: Resize, how: LabelResize) -> np.ndarray:
     """The labels of a photo, uint8 (own height, own width), as `fit_photo` puts it: uint8 (height, width)."""
     top, left, height, width = frame_of(labels.shape, size, resize=resize)
     fitted = np.full(size, IGNORE, np.uint8)
@@ -172,7 +171,7 @@ def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(_bilinear(photo, size)).astype(np.uint8)
 
 
-def resize_labels(labels: np.ndarray, size: tuple[int, int], *, how: Literal["nearest", "bilinear"]) -> np.ndarray:
+def resize_labels(labels: np.ndarray, size: tuple[int, int], *, how: LabelResize) -> np.ndarray:
     """Resizes labels.
 
     Args:
@@ -270,8 +269,8 @@ def _prepare(
     source: Source,
     folder: Path,
     size: tuple[int, int],
-    resize: str,
-    label_resize: str,
+    resize: Resize,
+    label_resize: LabelResize,
     skip_invalid: bool,
     workers: int | None,
 ) -> Prepared:
@@ -331,7 +330,12 @@ def _judge(name: str, kept: list[str], problems: dict[str, str], folder: Path, s
 
 
 def _read_all(
-    source: Source, names: list[str], size: tuple[int, int], resize: str, label_resize: str, workers: int | None
+    source: Source,
+    names: list[str],
+    size: tuple[int, int],
+    resize: Resize,
+    label_resize: LabelResize,
+    workers: int | None,
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray, Frame] | str]]:
     """Every name in order, with its resized pair and where that lies, or what is wrong with it."""
     classes = len(source.class_names)

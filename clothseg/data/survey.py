@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clothseg.data.groups import Labels
 from clothseg.data.labels import IGNORE
 
 
-def pixels_by_photo(labels: np.ndarray, rows: Sequence[int], *, classes: int) -> np.ndarray:
+def pixels_by_photo(labels: Labels, rows: Sequence[int] | np.ndarray, *, classes: int) -> np.ndarray:
     """Counts the pixels of every class in every photo, one photo in memory at a time.
 
     Args:

@@ -11,13 +11,14 @@ import mlflow
 import numpy as np
 import pandas
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 25_000_000  # of a photo: all classes of all of its pixels are in memory at once
 PAPER = (255, 255, 255)  # behind what is transparent
 
 
-class LabelMaps(mlflow.pyfunc.PythonModel):
+class LabelMaps(PythonModel):
     """A trained network behind MLflow's `pyfunc` interface."""
 
     def load_context(self, context):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 
 from clothseg.data.labels import IGNORE
 
 TOLERANCE = 0.0075  # of the photo's diagonal (Csurka et al. 2013)
+
+Points = np.ndarray | Sequence[Sequence[float]]
 
 
 class BoundaryScores:
@@ -64,7 +67,7 @@ def boundary(classes: np.ndarray) -> np.ndarray:
     return found
 
 
-def matching_f(wanted: ArrayLike, found: ArrayLike, *, reach: float) -> float:
+def matching_f(wanted: Points, found: Points, *, reach: float) -> float:
     """The F score of two sets of points, in 0..1.
 
     Args:
@@ -85,7 +88,7 @@ def _points_by_class(classes: np.ndarray) -> dict[int, np.ndarray]:
     return {int(number): points[numbers == number] for number in np.unique(numbers)}
 
 
-def _share_near(points: ArrayLike, others: ArrayLike, reach: float) -> float:
+def _share_near(points: Points, others: Points, reach: float) -> float:
     # Points as far apart as the bound itself are not found, and those as far apart as `reach` shall be.
     bound = np.nextafter(reach, np.inf)
     distance, _ = KDTree(others, balanced_tree=False, compact_nodes=False).query(points, distance_upper_bound=bound)

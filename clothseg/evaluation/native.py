@@ -66,9 +66,11 @@ class Evaluation:
     def pooled(cls, parts: Sequence[Evaluation]) -> Evaluation:
         """That of all photos together, of evaluations of the same kind on different photos, in their order."""
         photos, boundary_f, calibration = None, None, None
-        if parts[0].boundary_f is not None:
-            photos = np.sum([part.boundary_photos for part in parts], axis=0)
-            total = np.nansum([part.boundary_f * part.boundary_photos for part in parts], axis=0)
+        counted = [part.boundary_photos for part in parts if part.boundary_photos is not None]
+        scored = [part.boundary_f for part in parts if part.boundary_f is not None]
+        if scored:
+            photos = np.sum(counted, axis=0)
+            total = np.nansum([own * count for own, count in zip(scored, counted, strict=True)], axis=0)
             boundary_f = np.divide(total, photos, out=np.full(len(photos), np.nan), where=photos > 0)
         if parts[0].calibration is not None:
             calibration = Calibration(
@@ -135,7 +137,7 @@ class Evaluator:
         self.classes = classes if scored is None else scored.classes
         self._known = np.arange(classes) if scored is None else np.flatnonzero(scored.table[:classes] != IGNORE)
 
-    def predictions(self, rows: Sequence[int], *, shown: bool) -> Iterator[Prediction]:
+    def predictions(self, rows: Sequence[int] | np.ndarray, *, shown: bool) -> Iterator[Prediction]:
         """What is predicted of every row, in their order.
 
         Args:
@@ -144,7 +146,7 @@ class Evaluator:
         """
         return (self._prediction(*found) for found in self._logits(rows, shown=shown))
 
-    def evaluate(self, rows: Sequence[int], *, boundary: bool) -> Evaluation:
+    def evaluate(self, rows: Sequence[int] | np.ndarray, *, boundary: bool) -> Evaluation:
         """Scores the predictions at the photos' own sizes, and at the network's resolution beside it.
 
         Args:
@@ -174,7 +176,7 @@ class Evaluator:
         )
 
     def _logits(
-        self, rows: Sequence[int], *, shown: bool
+        self, rows: Sequence[int] | np.ndarray, *, shown: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Window]]:
         """Of every row the photo, its labels, its logits and where in them the photo lies."""
         size = self.batch_size

@@ -61,7 +61,7 @@ class Predictor:
 
     def _of_member(self, member: Member, photos: Sequence[np.ndarray]) -> list[tuple[np.ndarray, Window]]:
         batch = np.stack([fit_photo(photo, member.size, resize=member.resize) for photo in photos]).astype(np.float32)
-        logits = np.asarray(member.model.predict_on_batch(batch), np.float32)
+        logits: np.ndarray = np.asarray(member.model.predict_on_batch(batch), np.float32)
         if self.flip:
             mirrored = np.asarray(member.model.predict_on_batch(batch[:, :, ::-1]), np.float32)
             logits = (logits + mirrored[:, :, ::-1]) / 2
@@ -101,7 +101,7 @@ def _mean(logits: Sequence[tuple[np.ndarray, Window]]) -> tuple[np.ndarray, Wind
     """Logits of one photo by several networks as one: where they differ in size or place, on the finest grid."""
     first, window = logits[0]
     if all(own.shape == first.shape and place == window for own, place in logits[1:]):
-        return sum(own for own, _ in logits) / len(logits), window
+        return np.mean([own for own, _ in logits], axis=0), window
     size = max((own.shape[:2] for own, _ in logits), key=lambda shape: shape[0] * shape[1])
-    mean = sum(resize(own, size, window=place) for own, place in logits) / len(logits)
+    mean = np.mean([resize(own, size, window=place) for own, place in logits], axis=0)
     return mean, (0.0, 0.0, float(size[0]), float(size[1]))

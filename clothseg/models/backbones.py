@@ -247,10 +247,11 @@ def _build_own(
         encoder = keras.Model(photo, maps, name="encoder")
     except Exception as error:
         # Whatever a user's code may raise, and where in it.
-        origin = importlib.util.find_spec(module).origin
+        spec = importlib.util.find_spec(module)
+        origin = spec.origin if spec is not None else None
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == origin]
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-        place = f" in line {lines[-1]} of {Path(origin).name}" if lines else ""
+        place = f" in line {lines[-1]} of {Path(origin).name}" if origin is not None and lines else ""
         raise UserError(f"backbone.name={name} fails{place}: {reason}") from error
     wanted = [(height // stride, width // stride) for stride in STRIDES]
     got = [tuple(features.shape[1:-1]) for features in maps]

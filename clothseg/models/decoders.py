@@ -279,8 +279,11 @@ def _check_counts(**options: object) -> None:
 
 
 def _check_list(option: str, values: object, length: int | None = None, *, or_none: bool = False) -> None:
-    works = isinstance(values, Sequence) and len(values) == (length or len(values) or 1)
-    works = works and all(is_count(value) or (or_none and value is None) for value in values)
+    works = (
+        isinstance(values, Sequence)
+        and len(values) == (length or len(values) or 1)
+        and all(is_count(value) or (or_none and value is None) for value in values)
+    )
     _require(works, option, values, f"a list of {length or 'one or more'} whole numbers of at least 1")
 
 

@@ -72,12 +72,14 @@ def _frames(own: tuple[Any, Any], size: tuple[int, int], *, resize: str) -> tupl
     """Where a photo lies in what the network is shown, top and height, left and width, float32 (batch, 1) each."""
     have = [ops.max(numbers, axis=1, keepdims=True) + 1 for numbers in own]
     if resize == "squash":
-        return tuple(
+        down, across = (
             (ops.zeros_like(side), ops.zeros_like(side) + wanted) for side, wanted in zip(have, size, strict=True)
         )
+        return down, across
     scale = ops.minimum(size[0] / have[0], size[1] / have[1])
     sides = [_between(ops.round(side * scale), 1, wanted) for side, wanted in zip(have, size, strict=True)]
-    return tuple((ops.floor((wanted - side) / 2), side) for side, wanted in zip(sides, size, strict=True))
+    down, across = ((ops.floor((wanted - side) / 2), side) for side, wanted in zip(sides, size, strict=True))
+    return down, across
 
 
 def _line(side: int) -> np.ndarray:

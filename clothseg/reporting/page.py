@@ -121,7 +121,7 @@ def _headline(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Of every score its name, the value of painting everything background, and that of every run."""
     counts = [Counts.of(evaluation.confusion) for evaluation in evaluations]
     background = Counts.of(all_background(evaluations[0].confusion))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": told,
             "background": scores.SCORES[score](background),
@@ -129,8 +129,8 @@ def _headline(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
         }
         for score, told in NAMES.items()
     ]
-    boundary = [evaluation.boundary_f for evaluation in evaluations]
-    if all(own is not None for own in boundary):
+    boundary = [evaluation.boundary_f for evaluation in evaluations if evaluation.boundary_f is not None]
+    if len(boundary) == len(evaluations):
         rows.append({"name": "boundary F", "background": None, "values": [np.nanmean(own) for own in boundary]})
     return rows
 

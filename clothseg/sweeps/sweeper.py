@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
 from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
@@ -68,6 +69,11 @@ class Sweep(OptunaSweeperImpl):
         presets: folder of configuration that gets the best trial as a preset, or None for this checkout's.
         options: the official ones.
     """
+
+    # Hydra gives them in `setup`, before anything else is called.
+    config: DictConfig
+    hydra_context: HydraContext
+    launcher: Launcher
 
     def __init__(
         self,
@@ -221,7 +227,7 @@ class Sweep(OptunaSweeperImpl):
     def _check(self, params: dict[str, Any]) -> dict[str, Any]:
         """Refuses what every trial would be refused for, and returns what all trials have in common."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, self._overrides(params, trial=0))
-        task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         settings: TrainSettings = check(task, TrainSettings)
         # A file that is missing here may be there where the trials run.
         weights = settings.backbone.weights if self._on_this_machine() else None

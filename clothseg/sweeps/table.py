@@ -35,9 +35,9 @@ def rows(study: optuna.Study, *, objectives: Sequence[str]) -> tuple[list[str], 
     table: Rows = []
     for trial in begun:
         values = _values(trial, len(objectives))
-        compared = reference is not None and trial.state is TrialState.COMPLETE
+        compared = reference if trial.state is TrialState.COMPLETE else None
         differences = [
-            round(value - reference.values[place], 6) if compared else ""
+            round(value - compared.values[place], 6) if compared is not None else ""
             for place, value in enumerate(trial.values or [""] * len(objectives))
         ]
         table.append([
@@ -105,8 +105,8 @@ def best_line(study: optuna.Study, *, objectives: Sequence[str]) -> str:
     if len(objectives) > 1:
         return f"{len(study.best_trials)} trials on the Pareto front"
     upwards = study.direction is StudyDirection.MAXIMIZE
-    best = (max if upwards else min)(complete, key=lambda trial: trial.value)
-    return f"best: trial {best.number} with {objectives[0]} {best.value:.4f}"
+    best = (max if upwards else min)(complete, key=lambda trial: trial.values[0])
+    return f"best: trial {best.number} with {objectives[0]} {best.values[0]:.4f}"
 
 
 def _values(trial: FrozenTrial, count: int) -> list[Any]:

@@ -210,7 +210,7 @@ def _scores(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
 
 def _values(comparison: Comparison) -> dict[str, float]:
     """Differences as metrics of the comparison's own run."""
-    values = {}
+    values: dict[str, float] = {}
     for place in range(1, len(comparison.configurations)):
         for score in NAMES:
             difference = comparison.difference(score, place)

@@ -53,7 +53,7 @@ def scores(comparison: Comparison, names: Mapping[str, str]) -> Figure:
         figure,
         f"{comparison.what.replace('_', ' ')}, {comparison.photos} photos, {comparison.confidence:.0%} intervals",
     )
-    panels = np.ravel(figure.subplots(1, 2 if count > 1 else 1, sharey=True))
+    panels = figure.subplots(1, 2 if count > 1 else 1, sharey=True, squeeze=False)[0]
     rows = np.arange(len(names))
     for place, title in enumerate(titles):
         colour = COLOURS[place % len(COLOURS)]

@@ -139,7 +139,7 @@ def log_evaluation(
     Returns:
         The scores at the photos' own sizes.
     """
-    native = scores.every(Counts.of(evaluation.confusion))
+    native = {name: float(value) for name, value in scores.every(Counts.of(evaluation.confusion)).items()}
     network = scores.every(Counts.of(evaluation.network_confusion))
     baseline = scores.every(Counts.of(all_background(evaluation.confusion)))
     if evaluation.boundary_f is not None:
@@ -239,6 +239,6 @@ def _photos(evaluation: Evaluation, names: Sequence[str]) -> tuple[list[str], li
     return columns, rows
 
 
-def rounded(value: float) -> float | str:
+def rounded(value: float | np.ndarray) -> float | str:
     """A score as tables have it: an absent class has none, an empty cell and not a zero."""
     return "" if np.isnan(value) else round(float(value), 6)

@@ -18,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from clothseg.data.labels import IGNORE
 from clothseg.evaluation.calibration import Calibration
@@ -54,6 +55,8 @@ from clothseg.tracking.sheets import (
     whole_levels,
 )
 
+Images = Sequence[np.ndarray] | np.ndarray
+
 MISTAKES = {"clothes not found": BLUE, "background taken for clothes": ORANGE, "other clothes": PURPLE}
 
 CURVES = {
@@ -71,9 +74,7 @@ CURVES = {
 # Examples: photos beside their labels
 
 
-def sample_sheet(
-    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, class_names: Sequence[str], names: Sequence[str]
-) -> Figure:
+def sample_sheet(photos: Images, labels: Images, *, class_names: Sequence[str], names: Sequence[str]) -> Figure:
     """Examples as they are learnt from: each photo, its labels laid over it in grey, and what they are.
 
     Args:
@@ -89,7 +90,7 @@ def sample_sheet(
     width, height = cell_size(photos, area=4)
     entries, legend_width = legend_size(present, height, class_names)
     legend_width = max(legend_width, 1.2)  # "background only" has room
-    axes = sheet([width, width, legend_width] * across, [height] * down, row_gap=0.3, top=0.25)[1]
+    figure, axes = sheet([width, width, legend_width] * across, [height] * down, row_gap=0.3, top=0.25)
     for index, (photo, label, name) in enumerate(zip(photos, labels, names, strict=True)):
         row, column = divmod(index, across)
         first, second, third = axes[row][3 * column : 3 * column + 3]
@@ -98,12 +99,10 @@ def sample_sheet(
         legend(third, [(value, class_names[value]) for value in present[index]], colours, rows=entries)
         if not present[index]:
             _note(third, "background only")
-    return axes[0][0].figure
+    return figure
 
 
-def augmentation_sheet(
-    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, titles: Sequence[str], class_names: Sequence[str]
-) -> Figure:
+def augmentation_sheet(photos: Images, labels: Images, *, titles: Sequence[str], class_names: Sequence[str]) -> Figure:
     """One example under each augmentation: photos above, the labels that go with them below.
 
     Args:
@@ -179,9 +178,9 @@ def augmentation_gallery(
 
 
 def predictions(
-    photos: Sequence[np.ndarray],
-    labels: Sequence[np.ndarray],
-    predicted: Sequence[np.ndarray],
+    photos: Images,
+    labels: Images,
+    predicted: Images,
     *,
     class_names: Sequence[str],
     title: str,
@@ -249,9 +248,7 @@ def _mistakes(photo: np.ndarray, label: np.ndarray, guess: np.ndarray) -> np.nda
     return whole_levels(picture)
 
 
-def predictions_jet(
-    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], predicted: Sequence[np.ndarray], *, title: str
-) -> Figure:
+def predictions_jet(photos: Images, labels: Images, predicted: Images, *, title: str) -> Figure:
     """Rows of prediction, ground truth and photo in the style of the article: `jet` from 0 to 58, a red title.
 
     Args:
@@ -273,9 +270,7 @@ def predictions_jet(
     return figure
 
 
-def duplicate_pairs(
-    photos_a: Sequence[np.ndarray], photos_b: Sequence[np.ndarray], *, captions: Sequence[str]
-) -> Figure:
+def duplicate_pairs(photos_a: Images, photos_b: Images, *, captions: Sequence[str]) -> Figure:
     """Near-duplicate photos side by side, or the words "none found".
 
     Args:
@@ -345,7 +340,7 @@ def curves(
     return figure
 
 
-def class_iou(iou: Sequence[float], *, pixels: Sequence[int], class_names: Sequence[str], title: str) -> Figure:
+def class_iou(iou: ArrayLike, *, pixels: ArrayLike, class_names: Sequence[str], title: str) -> Figure:
     """IoU of every class as bars, best first, with the share of pixels it has.
 
     Args:
@@ -358,7 +353,7 @@ def class_iou(iou: Sequence[float], *, pixels: Sequence[int], class_names: Seque
     iou, pixels = np.asarray(iou, float), np.asarray(pixels, float)
     present = np.flatnonzero(~np.isnan(iou))
     order = present[np.lexsort((-pixels[present], -iou[present]))]
-    figure, axes = _bars(len(order))
+    figure, (axes,) = _bars(len(order), panels=1)
     headline(figure, title)
     _class_bars(axes, order, iou[order], [f"{value:.2f}" for value in iou[order]], class_names, BLUE)
     share = pixels / max(pixels.sum(), 1)
@@ -383,7 +378,7 @@ def class_iou(iou: Sequence[float], *, pixels: Sequence[int], class_names: Seque
     return figure
 
 
-def class_frequencies(pixels: Sequence[int], images: Sequence[int], *, class_names: Sequence[str]) -> Figure:
+def class_frequencies(pixels: ArrayLike, images: ArrayLike, *, class_names: Sequence[str]) -> Figure:
     """Share of pixels of each class (log scale) beside the number of photos it is in; absent classes are named below.
 
     Args:
@@ -425,7 +420,8 @@ def confusion(matrix: np.ndarray, *, class_names: Sequence[str], most: int) -> F
     """
     matrix = np.asarray(matrix, float)
     truth = matrix.sum(axis=1)
-    order = [int(value) for value in np.argsort(-truth, kind="stable")[:most] if truth[value] > 0]
+    order = np.argsort(-truth, kind="stable")[:most]
+    order = order[truth[order] > 0]
     rest = np.setdiff1d(np.arange(len(matrix)), order)
     table = np.block(
         [
@@ -475,7 +471,7 @@ def reliability(calibration: Calibration) -> Figure:
     return figure
 
 
-def _confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+def _confusion(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Figure:
     cell = 0.4 if len(columns) <= 21 else 0.3
     figure = blank(cell * len(columns) + 2.6, cell * max(len(rows), 4) + 1.5)
     figure.set_layout_engine("constrained")
@@ -541,10 +537,10 @@ def _phase_name(axes: Axes, name: str, x: float, *, top: bool) -> None:
     )
 
 
-def _bars(count: int, panels: int = 1) -> tuple[Figure, Axes | np.ndarray]:
+def _bars(count: int, *, panels: int) -> tuple[Figure, Sequence[Axes]]:
     figure = blank(7.5 if panels == 1 else 10, 0.17 * max(count, 6) + 1.5)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
-    return figure, figure.subplots(1, panels, sharey=True)
+    return figure, list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
 
 
 def _class_bars(

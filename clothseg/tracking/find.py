@@ -60,6 +60,7 @@ class Found:
             if not (self.folder / path).is_file():
                 raise UserError(f"run={self.given} has no {path}")
             return self.folder / path
+        assert self.run_id is not None  # where there is no folder
         try:
             return Path(mlflow.MlflowClient().download_artifacts(self.run_id, path, self._aside))
         except Exception as error:  # of many types, by the kind of store
@@ -70,6 +71,7 @@ class Found:
         """Paths of its artifacts in a folder, in the order of their names; none where there is no such folder."""
         if self.folder is not None:
             return sorted(f"{folder}/{path.name}" for path in (self.folder / folder).glob("*") if path.is_file())
+        assert self.run_id is not None  # where there is no folder
         found = mlflow.MlflowClient().list_artifacts(self.run_id, folder)
         return sorted(artifact.path for artifact in found if not artifact.is_dir)
 

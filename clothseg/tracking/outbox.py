@@ -103,7 +103,7 @@ class Outbox:
         self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
         self._thread.start()
 
-    def put(self, entry: Mapping[str, Any], fill: Callable[[Path], None] | None = None) -> None:
+    def put(self, entry: Mapping[str, Any], fill: Callable[[Path], object] | None = None) -> None:
         """Takes an entry.
 
         Args:

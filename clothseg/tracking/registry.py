@@ -73,6 +73,7 @@ class RegisteredModel:
 
     def note(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Tags a version and the run that it comes from."""
+        assert version.run_id is not None  # as `version_of` finds and makes them
         for key, value in tags.items():
             self._client.set_model_version_tag(self.name, version.version, key, value)
             self._client.set_tag(version.run_id, key, value)

@@ -142,7 +142,7 @@ class Report:
             self.curves(history)
 
     def _scores(self, epoch: Epoch) -> None:
-        background = {"val/background_accuracy": scores.background_accuracy(Counts.of(epoch.confusion))}
+        background = {"val/background_accuracy": float(scores.background_accuracy(Counts.of(epoch.confusion)))}
         self.run.scores(epoch.scores | background, step=epoch.number)
         self.logged = epoch.number
 
@@ -159,7 +159,7 @@ class Report:
         figure = figures.curves(
             history.series(),
             phases=[(name.replace("_", " "), first) for name, first in history.phases()],
-            all_background_accuracy=scores.background_accuracy(Counts.of(history.epochs[-1].confusion)),
+            all_background_accuracy=float(scores.background_accuracy(Counts.of(history.epochs[-1].confusion))),
         )
         self.run.figure(figure, "figures/curves.png")
         self.curves_drawn = time.monotonic()

@@ -237,7 +237,7 @@ class TrackedRun(RunLog):
         if self.interrupted is not None:
             experiment = experiment_of(self.interrupted, given="resume=")
             existing = self.interrupted
-            self._go_on(mlflow.get_run(existing).data.tags)
+            self._go_on(existing, mlflow.get_run(existing).data.tags)
         elif self.parent is not None:
             existing = None
             experiment = experiment_of(self.parent, given="parent run ")
@@ -259,7 +259,7 @@ class TrackedRun(RunLog):
         # With what MLflow says of every run: who started it, and of what file.
         return client.create_run(experiment, tags=registry.resolve_tags(tags), run_name=self.name)
 
-    def _go_on(self, tags: Mapping[str, str]) -> None:
+    def _go_on(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Keeps the tags of the run's beginning, and says in what its going on differs from it."""
         made_by = ("git.", "version.", "keras_backend")
         now = {key: value for key, value in self.tags.items() if key.startswith(made_by)}
@@ -271,7 +271,7 @@ class TrackedRun(RunLog):
             log.warning("the training began with other code or packages: %s", "; ".join(other))
         for key in ("failure", "stopped"):
             if key in tags:
-                mlflow.MlflowClient().delete_tag(self.interrupted, key)
+                mlflow.MlflowClient().delete_tag(run_id, key)
 
     def where(self) -> str:
         """Where to look at the run, in words."""
@@ -304,7 +304,8 @@ class TrackedRun(RunLog):
             described = {"name": name, "part": part, "photos": len(photos), **options}
             source = CodeDatasetSource({key: str(value) for key, value in described.items()})
             digest = hashlib.sha256("\n".join([fingerprint, *photos]).encode()).hexdigest()[:16]
-            dataset = MetaDataset(source, name=name, digest=digest).to_dict()
+            # MLflow instantiates it so itself, without `profile`.
+            dataset = MetaDataset(source, name=name, digest=digest).to_dict()  # type: ignore[abstract]
             tags = {MLFLOW_DATASET_CONTEXT: part, "photos": str(len(photos)), "fingerprint": fingerprint}
             self._put({"kind": "input", "dataset": dataset, "tags": tags})
 

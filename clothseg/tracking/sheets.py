@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def overlay(photo: np.ndarray, label: np.ndarray, colours: np.ndarray) -> np.nda
 
 def by_area(*labels: np.ndarray, background: bool = True) -> list[int]:
     """Values in the pictures, the largest first; ignored pixels have none."""
-    counts = sum(np.bincount(np.ravel(label), minlength=256) for label in labels)
+    counts = np.sum([np.bincount(np.ravel(label), minlength=256) for label in labels], axis=0)
     counts[0] *= background
     counts[IGNORE] = 0
     return [int(value) for value in np.argsort(-counts, kind="stable") if counts[value]]
@@ -63,8 +64,8 @@ def sheet(
     left: float = 0.0,
 ) -> tuple[Figure, list[list[Axes]]]:
     """Axes without frames in columns and rows of the given sizes; all in inches, `top` and the like beside a margin."""
-    gaps = [gap] * len(widths) if np.isscalar(gap) else [*gap, 0]
-    row_gaps = [row_gap] * len(heights) if np.isscalar(row_gap) else row_gap
+    gaps = [*gap, 0] if isinstance(gap, Sequence) else [gap] * len(widths)
+    row_gaps = row_gap if isinstance(row_gap, Sequence) else [row_gap] * len(heights)
     lefts = MARGIN + left + np.cumsum([0, *np.add(widths, gaps)])
     tops = MARGIN + top + np.cumsum([0, *np.add(heights, row_gaps)])
     width, height = lefts[-1] - gaps[-1] + MARGIN, tops[-1] - row_gaps[-1] + bottom + MARGIN
@@ -76,7 +77,7 @@ def sheet(
         ]
         for y, tall in zip(tops, heights, strict=False)
     ]
-    for cell in np.ravel(axes):
+    for cell in itertools.chain.from_iterable(axes):
         cell.set_axis_off()
     return figure, axes
 
@@ -89,7 +90,7 @@ def cell_size(images: Iterable[np.ndarray], area: float) -> tuple[float, float]:
 
 
 def swatch(name: str, colour: np.ndarray) -> Patch:
-    return Patch(facecolor=colour / 255, edgecolor="0.4", linewidth=0.4, label=name)
+    return Patch(facecolor=(colour / 255).tolist(), edgecolor="0.4", linewidth=0.4, label=name)
 
 
 def name_width(names: Sequence[str], values: Iterable[int]) -> float:

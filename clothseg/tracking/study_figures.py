@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -18,7 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.tri import Triangulation
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -107,7 +108,7 @@ def _history(study: _Study) -> Figure | None:
             [*numbers, max(trial.number for trial in study.trials)], [*best(values), best(values)[-1]],
             where="post", color=BLUE, linewidth=1.2, alpha=0.6, label="best so far",
         )  # fmt: skip
-        _dots(axes, study, lambda trial: trial.number, lambda trial, place=place: trial.values[place])
+        _dots(axes, study, lambda trial: trial.number, partial(_value, place))
         if study.failed:
             axes.plot(
                 [trial.number for trial in study.failed], [0.02] * len(study.failed), "x", color=INK, markersize=6,
@@ -116,7 +117,7 @@ def _history(study: _Study) -> Figure | None:
         axes.set_xlabel("trial", fontsize=NORMAL)
         axes.set_ylabel(objective, fontsize=NORMAL)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _legend(panels[0])
+    _legend(figure, panels[0])
     return _finished(figure, study, "history")
 
 
@@ -129,6 +130,7 @@ def _intermediate_values(study: _Study) -> Figure | None:
     best = _best(study)
     for trial in sorted(reported, key=lambda trial: (trial is best, "baseline" in trial.user_attrs)):
         epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
+        style: dict[str, Any]
         if trial is best:
             kind = "best, which is the baseline" if "baseline" in trial.user_attrs else "best"
             style = {"color": BLUE, "linewidth": 2.4, "label": f"{kind}, trial {trial.number}"}
@@ -145,7 +147,7 @@ def _intermediate_values(study: _Study) -> Figure | None:
     axes.set_xlabel("epoch", fontsize=NORMAL)
     axes.set_ylabel(study.objectives[0], fontsize=NORMAL)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _legend(axes)
+    _legend(figure, axes)
     return _finished(figure, study, "every epoch of every trial")
 
 
@@ -175,15 +177,13 @@ def _slice(study: _Study) -> Figure | None:
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for axes, name in zip(panels, study.parameters, strict=False):
         having = [trial for trial in [*study.complete, *study.pruned] if name in trial.params]
-        _dots(
-            axes, study, lambda trial, name=name: study.place(name, trial), lambda trial: trial.values[0], only=having
-        )
+        _dots(axes, study, partial(study.place, name), partial(_value, 0), only=having)
         _axis(axes, study, name, "x")
     for axes in panels[count:]:
         axes.set_visible(False)
     for axes in panels[::across]:
         axes.set_ylabel(study.objectives[0], fontsize=NORMAL)
-    _legend(panels[0])
+    _legend(figure, panels[0])
     return _finished(figure, study, "slices")
 
 
@@ -224,7 +224,7 @@ def _surface(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray, scale
     except (RuntimeError, ValueError):
         # All on one line.
         return
-    axes.tricontourf(x, y, triangles, values, levels=12, cmap=COLOURS, norm=scale, alpha=0.6)
+    axes.tricontourf(Triangulation(x, y, triangles), values, levels=12, cmap=COLOURS, norm=scale, alpha=0.6)
 
 
 def _parallel_coordinates(study: _Study) -> Figure | None:
@@ -278,11 +278,11 @@ def _round_ticks(low: float, high: float, *, log_scale: bool) -> np.ndarray:
     if low == high:
         return np.array([low])
     if not log_scale:
-        return MaxNLocator(5).tick_values(low, high)
+        return np.asarray(MaxNLocator(5).tick_values(low, high))
     ticks = np.array(LogLocator(subs=(1, 2, 5)).tick_values(10**low, 10**high))
     inside = (ticks >= 10**low) & (ticks <= 10**high)
     # Within a fraction of a decade there are no two such numbers.
-    ticks = ticks[inside] if inside.sum() > 1 else MaxNLocator(4).tick_values(10**low, 10**high)
+    ticks = ticks[inside] if inside.sum() > 1 else np.asarray(MaxNLocator(4).tick_values(10**low, 10**high))
     return np.log10(ticks[ticks > 0])
 
 
@@ -312,7 +312,7 @@ def _pareto_front(study: _Study) -> Figure | None:
     axes.set_xlabel(study.objectives[1], fontsize=NORMAL)
     axes.set_ylabel(study.objectives[0], fontsize=NORMAL)
     axes.margins(0.08)
-    _legend(axes)
+    _legend(figure, axes)
     return _finished(figure, study, "Pareto front, with numbers of trials; the star is the baseline")
 
 
@@ -344,7 +344,7 @@ def _dots(
     chosen = {trial.number for trial in (study.trials if only is None else only)}
     baseline = [trial for trial in study.complete if "baseline" in trial.user_attrs]
     others = [trial for trial in study.complete if "baseline" not in trial.user_attrs]
-    for trials, label, style in (
+    kinds: tuple[tuple[list[FrozenTrial], str, dict[str, Any]], ...] = (
         (
             study.pruned,
             "pruned, its last value",
@@ -352,7 +352,8 @@ def _dots(
         ),
         (others, "complete", {"marker": "o", "markersize": 6, "color": BLUE, "markeredgecolor": "white"}),
         (baseline, "baseline", {"marker": "*", "markersize": 14, "color": GREEN, "markeredgecolor": "white"}),
-    ):
+    )
+    for trials, label, style in kinds:
         shown = [trial for trial in trials if trial.number in chosen]
         if shown:
             axes.plot(
@@ -373,7 +374,8 @@ def _axis(axes: Axes, study: _Study, name: str, which: str) -> None:
         (axes.set_xlim if which == "x" else axes.set_ylim)(-0.5, len(choices) - 0.5)
         return
     distribution = study.distribution(name)
-    if getattr(distribution, "log", False):
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    if distribution.log:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         # A decade or less has labels too, and several have not too many.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if distribution.high <= 100 * distribution.low else (1,)))
@@ -388,19 +390,23 @@ def _axis(axes: Axes, study: _Study, name: str, which: str) -> None:
     (axes.set_xlim if which == "x" else axes.set_ylim)(*limits)
 
 
+def _value(place: int, trial: FrozenTrial) -> float:
+    return trial.values[place]
+
+
 def _scale(values: np.ndarray) -> Normalize:
     low, high = float(values.min()), float(values.max())
     return Normalize(low, high if high > low else low + 1e-6)
 
 
-def _legend(axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes) -> None:
     """One entry for each kind of mark, below everything, where it hides none."""
     # Only a figure with a layout has an outside.
-    axes.figure.set_layout_engine("constrained")
+    figure.set_layout_engine("constrained")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
-        axes.figure.legend(
+        figure.legend(
             unique.values(), unique.keys(), fontsize=SMALL, frameon=False, loc="outside lower center", ncols=len(unique)
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
@@ -195,7 +194,8 @@ class SweepRun:
 
 def _client() -> mlflow.MlflowClient:
     """MLflow's client; its tables are made where they are missing, perhaps by another process at this moment."""
-    for attempt in itertools.count():
+    attempt = 0
+    while True:
         try:
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
@@ -206,4 +206,5 @@ def _client() -> mlflow.MlflowClient:
                 "IntegrityError|already exists|duplicate|does not exist|no such table", str(error)
             ):
                 raise
+            attempt += 1
             time.sleep(SETTLE)

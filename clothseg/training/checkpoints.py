@@ -112,6 +112,7 @@ class Checkpoints:
         self.write("last", epoch.phase.network.model)
         self.saved["last"] = epoch
         best = history.best(self.metric)
+        assert best is not None
         if best is epoch:
             with self._aside(self.path("best")) as aside:
                 shutil.copyfile(self.path("last"), aside)

@@ -10,12 +10,13 @@ The functions at the end make them for a configuration, each from the class freq
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
 
 import numpy as np
 from keras import ops
 from keras.losses import Loss
+from numpy.typing import ArrayLike
 
 from clothseg.data.labels import IGNORE
 from clothseg.errors import UserError
@@ -71,9 +72,9 @@ class CrossEntropy(PixelLoss):
     def __init__(
         self,
         *,
-        class_weights: Sequence[float] | None,
+        class_weights: ArrayLike | None,
         label_smoothing: float,
-        prior: Sequence[float] | None,
+        prior: ArrayLike | None,
         adjustment: float,
     ) -> None:
         super().__init__()
@@ -81,8 +82,8 @@ class CrossEntropy(PixelLoss):
         self.label_smoothing = number("label_smoothing", label_smoothing, 0, 1)
         self.offset = None
         if number("adjustment", adjustment, 0) > 0:
-            prior = np.asarray(prior, np.float32)
-            self.offset = adjustment * np.log(np.where(prior > 0, prior, 1))
+            shares = np.asarray(prior, np.float32)
+            self.offset = adjustment * np.log(np.where(shares > 0, shares, 1))
 
     def of_pixels(self, labels: Any, counted: Any, logits: Any) -> Any:
         if self.offset is not None:
@@ -107,7 +108,7 @@ class Focal(PixelLoss):
         UserError: `gamma` is negative.
     """
 
-    def __init__(self, *, gamma: float, class_weights: Sequence[float] | None) -> None:
+    def __init__(self, *, gamma: float, class_weights: ArrayLike | None) -> None:
         super().__init__()
         self.gamma = number("gamma", gamma, 0)
         self.class_weights = _float32(class_weights)
@@ -390,8 +391,7 @@ def made(loss: Loss | LossMaker, frequencies: ClassFrequencies) -> Loss:
         UserError: the function does not take its arguments, or refuses them.
     """
     try:
-        if isinstance(getattr(loss, "func", loss), type):
-            # A class of losses that its arguments were given to (`_partial_`), and no function of the frequencies.
+        if _is_class(loss):
             loss = loss()
         if isinstance(loss, Loss):
             return loss if isinstance(loss, (PixelLoss, Sum)) else Foreign(loss)
@@ -400,13 +400,18 @@ def made(loss: Loss | LossMaker, frequencies: ClassFrequencies) -> Loss:
         raise UserError(f"the loss cannot be made: {error}") from error
 
 
+def _is_class(loss: Any) -> TypeGuard[Callable[[], Loss]]:
+    """Whether it is a class of losses that its arguments were given to (`_partial_`), and no function."""
+    return isinstance(getattr(loss, "func", loss), type)
+
+
 def _class_weights(frequencies: ClassFrequencies, name: str | None, weighting: Mapping[str, Any]) -> np.ndarray | None:
     if not isinstance(weighting, Mapping):
         raise UserError(f"loss.weighting={weighting} has to be beta, power and maximum; class_weights=null is for none")
     return weights_by_name(frequencies, name, **weighting)
 
 
-def _float32(values: Sequence[float] | None) -> np.ndarray | None:
+def _float32(values: ArrayLike | None) -> np.ndarray | None:
     return None if values is None else np.asarray(values, np.float32)
 
 

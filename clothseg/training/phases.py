@@ -202,7 +202,8 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
-        self.first_batch_done = self.last_batch_done = None
+        self.first_batch_done: float | None = None
+        self.last_batch_done: float | None = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not np.isfinite(float(logs["loss"])):
@@ -223,6 +224,7 @@ class _Recorder(keras.callbacks.Callback):
         scores["learning_rate"] = self._learning_rate()
         images = (self.phase.steps_per_epoch - 1 - self.timed_from) * self.batch_size
         if images > 0:
+            assert self.first_batch_done is not None and self.last_batch_done is not None
             scores["images_per_second"] = images / (self.last_batch_done - self.first_batch_done)
         self.history.epochs.append(Epoch(epoch + 1, self.phase, scores, self.confusion.counts()))
         self.keep(State.of(self.history, self.model, trained=self.averaged.raw()))

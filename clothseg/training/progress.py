@@ -31,7 +31,8 @@ class Progress(keras.callbacks.Callback):
         self.bar: tqdm | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.begun, self.first = time.perf_counter(), None
+        self.begun = time.perf_counter()
+        self.first: int | None = None
         log.info("phase %s: the first step builds the graph, which can take a minute", self.phase)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -42,6 +43,7 @@ class Progress(keras.callbacks.Callback):
         )  # fmt: skip
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        assert self.bar is not None
         if not self.bar.disable:
             rate = self.bar.format_dict["rate"] or 0
             logs = without_head(logs)
@@ -59,6 +61,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.close()
         logs = without_head(logs)
+        assert self.first is not None
         per_epoch = (time.perf_counter() - self.begun) / (epoch + 1 - self.first)
         log.info(
             "%s %d/%d: loss %.3f, accuracy %.3f; "

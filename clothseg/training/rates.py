@@ -7,7 +7,7 @@ when the last step is done, and it stays there. Options are given as shares, so 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
@@ -16,7 +16,7 @@ from keras.optimizers.schedules import CosineDecay, LearningRateSchedule, Polyno
 from clothseg.checks import is_number
 from clothseg.errors import UserError
 
-Rate = float | LearningRateSchedule
+Rate: TypeAlias = float | LearningRateSchedule
 
 
 def constant(peak: float, steps: int) -> float:

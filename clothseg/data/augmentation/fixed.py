@@ -7,7 +7,6 @@ gives both, so that they stay aligned; a single example without the batch axis w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +14,9 @@ import tensorflow as tf
 from clothseg.checks import is_count, suggestion
 from clothseg.data.augmentation.contract import Read
 from clothseg.data.labels import IGNORE
+from clothseg.data.prepared import LabelResize
 from clothseg.errors import UserError
 
-LabelResize = Literal["nearest", "bilinear"]
 Function = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 

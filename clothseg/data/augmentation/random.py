@@ -178,7 +178,8 @@ class RandomAugmentation:
 
         def paste(photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows, values, moves = _drawn(draw, keys, (tf.int64,), (tf.uint8,), (tf.float32, 8))
-            other_photos, other_labels = geometry.warp(*map(tf.convert_to_tensor, read(rows)), moves)
+            donors_photos, donors_labels = map(tf.convert_to_tensor, read(rows))
+            other_photos, other_labels = geometry.warp(donors_photos, donors_labels, moves)
             pasted = other_labels == values[:, None, None]
             return tf.where(pasted[..., None], other_photos, photos), tf.where(pasted, other_labels, labels)
 
@@ -228,6 +229,7 @@ class RandomAugmentation:
                 sigma = height * between(keys, "blur.sigma", self.blur_sigma, 1, nothing=0)[:, 0]
                 return colour.blur_kernels(sigma, largest=largest)
 
+            assert self.blur_sigma is not None  # needed by blur
             largest = height * self.blur_sigma[1]
             kernels = _drawn(draw, keys, (tf.float32, 2 * colour.blur_reach(largest) + 1))
             return (colour.blur(photos, kernels=kernels),)

@@ -165,6 +165,7 @@ def pose(rng: np.random.Generator, *, build: float, frame: float) -> Body:
     ground = max(leg.points[2, 1] for leg in legs) + 0.042
     ankles = np.mean([leg.points[2, 0] for leg in legs])
     shift = np.array([-ankles, -ground])
+    left_leg, right_leg = (Limb(leg.points + shift, leg.radii) for leg in legs)
 
     arms, hands, hidden, poses = [], [], [], []
     across = trunk_half_width(np.array([0.15]), build, frame)[0] - 0.024
@@ -189,11 +190,11 @@ def pose(rng: np.random.Generator, *, build: float, frame: float) -> Body:
     head = neck + (0.022 + radii[1]) * _down(np.pi + lean + 0.5 * tilt)
     return Body(
         trunk=trunk + shift,
-        arms=tuple(arms),
+        arms=(arms[0], arms[1]),
         hands=np.stack(hands),
-        hidden_hands=tuple(hidden),
-        arm_poses=tuple(poses),
-        legs=tuple(Limb(leg.points + shift, leg.radii) for leg in legs),
+        hidden_hands=(hidden[0], hidden[1]),
+        arm_poses=(poses[0], poses[1]),
+        legs=(left_leg, right_leg),
         toes=toes + shift,
         head=head + shift,
         head_radii=radii,

@@ -241,4 +241,5 @@ def _texture(scene: Scene, cells: int, strength: float) -> np.ndarray:
 
 
 def _rgb(values) -> tuple[int, int, int]:
-    return tuple(int(min(max(value, 0), 255)) for value in values)
+    red, green, blue = (int(min(max(value, 0), 255)) for value in values)
+    return red, green, blue

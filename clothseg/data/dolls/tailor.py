@@ -75,8 +75,7 @@ class _Tailor:
         return (left[0] + right[0]) / 2 + across * (right[0] - left[0]) / 2
 
     def _seam(self, label: str, fabric: Fabric, points: Sequence[np.ndarray], radius: float) -> None:
-        points = np.stack(points)
-        self.easel.limb(label, fabric, Limb(points, np.full(len(points), radius)))
+        self.easel.limb(label, fabric, Limb(np.stack(points), np.full(len(points), radius)))
 
     def _torso(self) -> None:
         skin, body = self.person.skin, self.body

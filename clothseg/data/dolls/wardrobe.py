@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -201,7 +202,13 @@ def dress_up(rng: np.random.Generator) -> tuple[Person, Outfit]:
         garments["bottom"] = _sew(rng, _choose(rng, BOTTOMS, skip))
     if "outer" not in garments and rng.random() < 0.5:
         garments["outer"] = _sew(rng, _choose(rng, OUTERWEAR, ("cape", "cardigan") if masculine else ()))
-    return person, Outfit(**garments, **_extras(rng, garments, masculine))
+    return person, Outfit(
+        top=garments.get("top"),
+        bottom=garments.get("bottom"),
+        one_piece=garments.get("one_piece"),
+        outer=garments.get("outer"),
+        **_extras(rng, garments, masculine),
+    )
 
 
 def _suit(rng: np.random.Generator) -> dict[str, Garment]:
@@ -214,8 +221,8 @@ def _suit(rng: np.random.Generator) -> dict[str, Garment]:
     }
 
 
-def _extras(rng: np.random.Generator, garments: dict[str, Garment], masculine: bool) -> dict:
-    extras: dict = {"shoes": _shoes(rng, masculine)}
+def _extras(rng: np.random.Generator, garments: dict[str, Garment], masculine: bool) -> dict[str, Any]:
+    extras: dict[str, Any] = {"shoes": _shoes(rng, masculine)}
     lower = garments.get("one_piece") or garments["bottom"]
     top = garments.get("top")
     if lower.hem < 2.4 and not masculine:
