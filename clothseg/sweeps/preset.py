@@ -136,8 +136,12 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 def _pieces(override: Override) -> Iterator[Override]:
     """The override, or one for each key of its dictionary, where some of it says where and the rest says what."""
     value, path = override._value, _path(override)
-    mixed = not _is_where(path) and _says_where(path, override.value())
-    if not isinstance(value, dict) or not mixed or override.is_delete():
+    if (
+        not isinstance(value, dict)
+        or _is_where(path)
+        or not _says_where(path, override.value())
+        or override.is_delete()
+    ):
         yield override
         return
     for key, part in value.items():
