@@ -33,6 +33,11 @@ SHARED_TRAININGS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start a process of their own come first: they take longest."""
     items.sort(key=lambda item: "clothseg" not in item.fixturenames)
+    if not os.environ.get("CLOTHSEG_LONG"):
+        # What they show is mostly shown by others in less time.
+        for item in items:
+            if item.get_closest_marker("long") is not None:
+                item.add_marker(pytest.mark.skip(reason="takes long; CLOTHSEG_LONG=1 runs it"))
 
 
 @pytest.hookimpl(optionalhook=True)

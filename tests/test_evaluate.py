@@ -112,6 +112,7 @@ def test_a_folder_of_artifacts_is_scored_as_the_run_and_keeps_nothing_unless_tol
     assert scores["val_native/miou"] == pytest.approx(run.data.metrics["val_native/miou"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_several_runs_and_scales_are_averaged_in_a_run_of_their_own(clothseg, trained):
     import mlflow
 

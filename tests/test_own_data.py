@@ -65,6 +65,7 @@ def test_it_is_trained_and_scored_under_its_own_name_with_its_own_classes(traine
     assert {row["photo"] for row in table(folder, "val_native_photos")} < {f"street {number}" for number in range(20)}
 
 
+@pytest.mark.long
 def test_what_comes_after_training_knows_its_classes(trained, clothseg):
     folder, _ = trained
     photo = folder / "data" / "wardrobe" / "photos" / "street 3.jpg"

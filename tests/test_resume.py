@@ -35,7 +35,7 @@ TRAINING = (
 )  # fmt: skip
 EPOCHS = 7
 # How often a training is killed. More take long; CLOTHSEG_KILLS=20 was run for docs/resuming.md.
-KILLS = int(os.environ.get("CLOTHSEG_KILLS", "2"))
+KILLS = int(os.environ.get("CLOTHSEG_KILLS", "1"))
 
 
 def client(folder: Path) -> mlflow.MlflowClient:

@@ -268,6 +268,7 @@ def test_killed_it_loses_what_was_in_flight_and_runs_that_again_once(tmp_path, c
     assert [row["remark"] for row in table(tmp_path)][0] == "baseline; its process was killed, run again as trial 1"
 
 
+@pytest.mark.long
 def test_interrupted_it_ends_its_trial_in_order_and_can_go_on(tmp_path, clothseg):
     process = start(clothseg, tmp_path, "sweep=lr_batch", "sweep.n_trials=2")
     wait_for(training(tmp_path, 0), process=process)
@@ -306,6 +307,7 @@ def test_a_grid_is_tried_once_each_baseline_first_and_a_trial_that_diverges_does
     assert [run.info.status for run in children] == ["FINISHED", "FAILED"]
 
 
+@pytest.mark.long
 def test_two_objectives_give_a_pareto_front_and_the_commands_for_it(tmp_path, clothseg):
     space = (
         "backbone=choice(mobilenetv2)",
@@ -356,12 +358,14 @@ def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_pat
 @pytest.mark.parametrize(
     ("launcher", "module"),
     [
-        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "hydra_plugins.hydra_joblib_launcher"),
-        (("hydra/launcher=submitit_local", "sweep.n_jobs=2", "threads=1"), "hydra_plugins.hydra_submitit_launcher"),
-        (("hydra/launcher=ray", "sweep.n_jobs=2", "threads=1", "+hydra.launcher.ray.init.num_cpus=2",
-          "+hydra.launcher.ray.init.include_dashboard=false"), "hydra_plugins.hydra_ray_launcher"),
+        pytest.param(("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "hydra_plugins.hydra_joblib_launcher",
+                     id="joblib"),
+        pytest.param(("hydra/launcher=submitit_local", "sweep.n_jobs=2", "threads=1"),
+                     "hydra_plugins.hydra_submitit_launcher", id="submitit", marks=pytest.mark.long),
+        pytest.param(("hydra/launcher=ray", "sweep.n_jobs=2", "threads=1", "+hydra.launcher.ray.init.num_cpus=2",
+                      "+hydra.launcher.ray.init.include_dashboard=false"),
+                     "hydra_plugins.hydra_ray_launcher", id="ray", marks=pytest.mark.long),
     ],
-    ids=["joblib", "submitit", "ray"],
 )  # fmt: skip
 def test_every_launcher_trains_trials(tmp_path, clothseg, launcher, module):
     pytest.importorskip(module)
@@ -379,6 +383,7 @@ def test_every_launcher_trains_trials(tmp_path, clothseg, launcher, module):
     assert {run.data.params["threads"] for run in children} <= {share, "1"}
 
 
+@pytest.mark.long
 def test_a_run_named_in_the_environment_is_the_parent_of_the_trials(tmp_path, clothseg):
     import mlflow
 
