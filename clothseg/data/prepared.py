@@ -26,7 +26,7 @@ from clothseg.data.labels import IGNORE
 from clothseg.data.source import DataError, Source
 from clothseg.errors import UserError
 
-FORMAT = 2  # of the cache; a new number makes every cache be prepared again
+FORMAT = 3  # of the cache; a new number makes every cache be prepared again
 SHOWN = 3  # problems in a message; the report has them all
 PADDING = 127  # grey level around a padded photo, which says least to a network
 
