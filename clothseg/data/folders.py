@@ -55,13 +55,26 @@ def list_folder(folder: Path) -> dict[str, os.stat_result]:
     """The files of a folder, not below it, by their name; hidden ones are left out.
 
     Raises:
-        DataError: the folder cannot be listed.
+        DataError: the folder cannot be listed, or has a name that no text file can hold.
     """
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.stat() for entry in entries if not entry.name.startswith(".") and entry.is_file()}
+            files = {
+                entry.name: entry.stat() for entry in entries if not entry.name.startswith(".") and entry.is_file()
+            }
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error}") from error
+    for name in files:
+        check_name(folder / name)
+    return files
+
+
+def check_name(path: Path) -> None:
+    """Raises `DataError` for a file whose name is in another encoding than the system's, and in no report can be."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{ascii(str(path))} has a name that is not UTF-8; rename it") from None
 
 
 def list_files(folder: Path, suffix: str) -> dict[str, os.stat_result]:
@@ -103,4 +116,3 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from clothseg.data.decoding import NOT_OPENED, decode_photo
+from clothseg.data.folders import check_name
 from clothseg.errors import UserError
 
 PAPER = (255, 255, 255)  # behind what is transparent
@@ -35,7 +36,7 @@ def find_photos(given: Sequence[str]) -> list[PhotoFile]:
     whatever its ending.
 
     Raises:
-        UserError: a path does not exist, a folder has no photos, or two photos have the same name.
+        UserError: a path does not exist, a folder has no photos, two photos have the same name, or a name is not UTF-8.
     """
     photos: list[PhotoFile] = []
     endings = _endings()
@@ -53,6 +54,7 @@ def find_photos(given: Sequence[str]) -> list[PhotoFile]:
             raise UserError(f"photos={text} does not exist; name files, or folders with photos in them")
     seen: dict[str, Path] = {}
     for photo in photos:
+        check_name(photo.path)
         if photo.name in seen:
             raise UserError(
                 f"photos has {seen[photo.name]} and {photo.path}, whose results would have one name; "
