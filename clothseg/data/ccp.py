@@ -12,6 +12,7 @@ it again, pixel by pixel.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ ANNOTATIONS = "annotations/pixel-level"
 ANNOTATED = 1004  # photos with higher numbers have image-level tags only
 ARTICLE_PAIRS = 1000
 ARTICLE_HEIGHT = 825
+MOST_PIXELS = 100_000_000  # of an annotation; those of the data set have half a million
 
 logger = logging.getLogger(__name__)
 
@@ -188,12 +190,19 @@ def read_annotation(path: Path) -> np.ndarray:
         DataError: the file is missing, cut off, or holds no whole numbers in 0..255 as `groundtruth`.
     """
     try:
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        # A few bytes can say that they unpack to any size.
+        if math.prod(shapes["groundtruth"]) > MOST_PIXELS:
+            raise ValueError(f"groundtruth of {shapes['groundtruth']} is larger than any photo")
         labels = scipy.io.loadmat(path, variable_names=["groundtruth"])["groundtruth"]
     except Exception as error:  # a broken file makes scipy raise nearly anything, zlib.error and TypeError included
         raise DataError(f"{path} cannot be read as an annotation: {type(error).__name__}: {error}") from error
+    if not isinstance(labels, np.ndarray):
+        raise DataError(f"{path} holds groundtruth as {type(labels).__name__}, not numbers (height, width)")
     if labels.ndim != 2 or labels.dtype.kind not in "uif" or labels.size == 0:
         raise DataError(f"{path} holds groundtruth {labels.dtype} {labels.shape}, not numbers (height, width)")
-    whole = labels.astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # NaN is none of the whole numbers either
+        whole = labels.astype(np.uint8)
     if not np.array_equal(whole, labels):
         raise DataError(f"{path} holds labels that are no whole numbers in 0..255")
     return whole

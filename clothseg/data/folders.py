@@ -11,23 +11,25 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from PIL import Image
 
+from clothseg.data.decoding import decode_labels, decode_photo
 from clothseg.data.source import DataError
 
 logger = logging.getLogger(__name__)
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """A photo of any mode Pillow can turn into RGB; transparency is dropped.
+    """A photo as it is meant to be looked at: turned as its EXIF orientation says, in RGB, transparency dropped.
+
+    Of 16-bit grey the upper 8 bits are taken.
 
     Returns:
         uint8 (height, width, 3) in 0..255.
 
     Raises:
-        DataError: the file is missing, empty, cut off or no photo.
+        DataError: the file is missing, empty, cut off, damaged or no photo.
     """
-    return np.asarray(_decode(path).convert("RGB"))
+    return decode_photo(path, what="an image", paper=None)
 
 
 def read_label_image(path: Path) -> np.ndarray:
@@ -39,10 +41,7 @@ def read_label_image(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, empty, cut off, or has another mode.
     """
-    image = _decode(path)
-    if image.mode not in ("L", "P"):
-        raise DataError(f"{path} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)")
-    return np.asarray(image)
+    return decode_labels(path, what="an image")
 
 
 def check_sizes(photo: np.ndarray, labels: np.ndarray, photo_file: str, labels_file: str) -> None:
@@ -56,13 +55,26 @@ def list_folder(folder: Path) -> dict[str, os.stat_result]:
     """The files of a folder, not below it, by their name; hidden ones are left out.
 
     Raises:
-        DataError: the folder cannot be listed.
+        DataError: the folder cannot be listed, or has a name that no text file can hold.
     """
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.stat() for entry in entries if not entry.name.startswith(".") and entry.is_file()}
+            files = {
+                entry.name: entry.stat() for entry in entries if not entry.name.startswith(".") and entry.is_file()
+            }
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error}") from error
+    for name in files:
+        check_name(folder / name)
+    return files
+
+
+def check_name(path: Path) -> None:
+    """Raises `DataError` for a file whose name is in another encoding than the system's, and in no report can be."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{ascii(str(path))} has a name that is not UTF-8; rename it") from None
 
 
 def list_files(folder: Path, suffix: str) -> dict[str, os.stat_result]:
@@ -104,12 +116,3 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _decode(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Exception as error:  # for broken files Pillow's decoders raise nearly anything, SyntaxError included
-        raise DataError(f"{path} cannot be read as an image: {type(error).__name__}: {error}") from error

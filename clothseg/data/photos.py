@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from clothseg.data.source import DataError
+from clothseg.data.decoding import NOT_OPENED, decode_photo
+from clothseg.data.folders import check_name
 from clothseg.errors import UserError
 
 PAPER = (255, 255, 255)  # behind what is transparent
@@ -35,7 +36,7 @@ def find_photos(given: Sequence[str]) -> list[PhotoFile]:
     whatever its ending.
 
     Raises:
-        UserError: a path does not exist, a folder has no photos, or two photos have the same name.
+        UserError: a path does not exist, a folder has no photos, two photos have the same name, or a name is not UTF-8.
     """
     photos: list[PhotoFile] = []
     endings = _endings()
@@ -53,6 +54,7 @@ def find_photos(given: Sequence[str]) -> list[PhotoFile]:
             raise UserError(f"photos={text} does not exist; name files, or folders with photos in them")
     seen: dict[str, Path] = {}
     for photo in photos:
+        check_name(photo.path)
         if photo.name in seen:
             raise UserError(
                 f"photos has {seen[photo.name]} and {photo.path}, whose results would have one name; "
@@ -73,22 +75,7 @@ def read_photo(path: Path) -> np.ndarray:
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(_rgb(upright))
-    except Exception as error:  # for broken files Pillow's decoders raise nearly anything, SyntaxError included
-        raise DataError(f"{path} cannot be read as a photo: {type(error).__name__}: {error}") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(grey, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        whole = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", whole.size, (*PAPER, 255)), whole).convert("RGB")
-    return image.convert("RGB")
+    return decode_photo(path, what="a photo", paper=PAPER)
 
 
 def _is_picture(photo: PhotoFile, endings: Sequence[str]) -> bool:
@@ -99,5 +86,6 @@ def _is_picture(photo: PhotoFile, endings: Sequence[str]) -> bool:
 def _endings() -> list[str]:
     """Of file names that Pillow opens, the commonest first."""
     common = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp"]
-    known = [ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN]
-    return [*common, *(ending for ending in known if ending not in common and ending not in (".pdf", ".mpg", ".mpeg"))]
+    opened = [ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN]
+    known = [ending for ending in opened if Image.EXTENSION[ending] not in (*NOT_OPENED, "MPEG")]
+    return [*common, *(ending for ending in known if ending not in common and ending != ".pdf")]

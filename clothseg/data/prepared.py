@@ -29,7 +29,7 @@ from clothseg.errors import UserError
 if TYPE_CHECKING:
     from clothseg.data.groups import Labels
 
-FORMAT = 2  # of the cache; a new number makes every cache be prepared again
+FORMAT = 3  # of the cache; a new number makes every cache be prepared again
 SHOWN = 3  # problems in a message; the report has them all
 PADDING = 127  # grey level around a padded photo, which says least to a network
 
@@ -239,7 +239,7 @@ def _open(folder: Path) -> Prepared | None:
         return None
     try:
         return _load(folder)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # damaged files make NumPy raise nearly anything, BadZipFile included
         logger.warning("the cache %s is damaged and will be prepared again: %s", folder, error)
         return None
 
@@ -250,6 +250,8 @@ def _load(folder: Path) -> Prepared:
     labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
     expected = (len(meta["names"]), *meta["image_size"])
     frames = np.array(meta["frames"], int)
+    if photos.dtype != np.uint8 or labels.dtype != np.uint8:
+        raise ValueError(f"arrays of {photos.dtype} and {labels.dtype} instead of uint8")
     if photos.shape != (*expected, 3) or labels.shape != expected or frames.shape != (expected[0], 4):
         raise ValueError(f"arrays of shapes {photos.shape} and {labels.shape} instead of {expected}")
     return Prepared(

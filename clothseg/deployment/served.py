@@ -16,6 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 25_000_000  # of a photo: all classes of all of its pixels are in memory at once
 PAPER = (255, 255, 255)  # behind what is transparent
+# Of Pillow's formats those that are programs (Ghostscript runs them) or that unpack without a limit.
+NOT_OPENED = ("EPS", "FITS")
 
 
 class LabelMaps(PythonModel):
@@ -76,11 +78,15 @@ def _photo(content, place):
     """A photo as it is meant to be looked at, uint8 (height, width, 3); as `clothseg.data.photos.read_photo`."""
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.format in NOT_OPENED:
+                raise _refused(f"photo {place} is {image.format}, which is not opened; send JPEG, PNG, WebP or TIFF")
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise _refused(
                     f"photo {place} has {width} x {height} pixels; up to {MOST_PIXELS} work, make it smaller"
                 )
+            if image.mode == "F":
+                raise _refused(f"photo {place} has floating-point grey levels of no known range; 8 and 16 bits work")
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):
                 grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8

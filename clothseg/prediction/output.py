@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Output:
 
     def _open(self, made_by: dict[str, Any]) -> None:
         path = self.folder / JOURNAL
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         known = [record for record in map(_parsed, lines) if record is not None]
         if known and known[0] != made_by:
             differing = next((key for key in made_by if known[0].get(key) != made_by[key]), "something")
@@ -84,7 +85,14 @@ class Output:
 
         Returns:
             Its record.
+
+        Raises:
+            UserError: something cannot be written.
         """
+        with self._writing():
+            return self._write(photo, image, labels)
+
+    def _write(self, photo: PhotoFile, image: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         if self.overlays:
             drawn = overlay(image, labels, class_names=self.class_names, colours=self.colours)
             _saved(drawn, self.folder / OVERLAYS / f"{photo.name}.jpg", quality=88)
@@ -103,11 +111,22 @@ class Output:
     def record(self, record: dict[str, Any]) -> None:
         """Notes that a photo is done."""
         self._records[record["photo"]] = record
-        with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+        with self._writing(), (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(record) + "\n")
 
     def tables(self, photos: Sequence[PhotoFile]) -> None:
         """Writes the tables, of the photos that were asked for."""
+        with self._writing():
+            self._tables(photos)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # a full disk, a name that is too long with an ending more
+            raise UserError(f"output={self.folder} cannot be written: {error}; the same command goes on") from error
+
+    def _tables(self, photos: Sequence[PhotoFile]) -> None:
         records = [self._records[photo.name] for photo in photos if photo.name in self._records]
         numbers = {name: number for number, name in enumerate(self.class_names)}
         with (self.folder / "classes.csv").open("w", encoding="utf-8", newline="") as file:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from PIL import Image
 
 from clothseg.data import ccp
@@ -182,6 +183,41 @@ def test_an_annotation_without_whole_labels_is_refused(tmp_path, labels):
     scipy.io.savemat(tmp_path / "0001.mat", {"groundtruth": labels})
     with pytest.raises(DataError, match=r"0001\.mat holds"):
         read_annotation(tmp_path / "0001.mat")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (scipy.sparse.csc_array(np.eye(3)), "holds groundtruth as csc_"),
+        (np.array([[np.nan, 1]]), "holds labels that are no whole numbers"),
+        (np.array([[np.inf, 1]]), "holds labels that are no whole numbers"),
+        (np.array([[1 + 1j]]), "holds groundtruth complex128"),
+        (np.array([[[1]], 2], object), "holds groundtruth object"),
+        ({"a": 1}, "holds groundtruth"),
+    ],
+    ids=["sparse", "nan", "infinite", "complex", "cells", "structure"],
+)
+def test_an_annotation_that_holds_another_kind_of_array_is_refused(tmp_path, labels, told):
+    scipy.io.savemat(tmp_path / "0001.mat", {"groundtruth": labels})
+    with pytest.raises(DataError, match=rf"0001\.mat {told}"):
+        read_annotation(tmp_path / "0001.mat")
+
+
+@pytest.mark.parametrize("content", ["another variable", "huge", "hdf5"])
+def test_an_annotation_without_a_photo_s_labels_is_refused(tmp_path, monkeypatch, content):
+    path = tmp_path / "0001.mat"
+    if content == "another variable":
+        scipy.io.savemat(path, {"labels": np.ones((3, 4), np.uint8)})
+    elif content == "huge":
+        # It is not unpacked before its size is known.
+        scipy.io.savemat(path, {"groundtruth": np.zeros((200, 101), np.uint8)}, do_compression=True)
+        monkeypatch.setattr(ccp, "MOST_PIXELS", 20_000)
+        monkeypatch.setattr(scipy.io, "loadmat", None)
+    else:
+        path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
+    with pytest.raises(DataError, match=r"0001\.mat cannot be read as an annotation"):
+        read_annotation(path)
 
 
 def test_a_name_that_is_not_there_is_refused(root):

@@ -1,11 +1,18 @@
+"""A data set of one's own is two folders and a list of classes, and what does not fit together is told by name."""
+
 from __future__ import annotations
+
+import os
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from clothseg.data.paired import PairedFolders
+from clothseg.data.prepared import prepare
 from clothseg.data.source import DataError, Source
+from clothseg.data.split import Split, split
 
 CLASSES = ["background", "coat", "hat"]
 
@@ -111,6 +118,51 @@ def test_a_changed_file_is_another_state(root):
     assert before == source(root).identity()
     draw(root, "a.1", labels=np.random.default_rng(0).integers(0, 3, (6, 4), np.uint8))
     assert source(root).identity() != before
+
+
+@pytest.mark.parametrize("name", ["a photo", "Kleid – été 服", "two\nlines", "%s{}$[x]", "-rf", "a" * 200])
+def test_any_file_name_goes_through_preparation_and_split(root, tmp_path, name):
+    draw(root, name)
+    done = prepare(
+        source(root), image_size=(8, 8), resize="squash", label_resize="nearest", cache=tmp_path / "cache",
+        skip_invalid=False, workers=1,
+    )  # fmt: skip
+    assert name in done.names
+    parts = split(done.names, validation=0.3, test=0, random_state=0, groups=None)
+    parts.write(tmp_path / "split.json")
+    assert Split.read(tmp_path / "split.json", done.names).names() == parts.names()
+    (root / "photos" / f"{name}.png").write_bytes(b"no photo")
+    with pytest.raises(DataError) as caught:
+        prepare(
+            source(root), image_size=(8, 8), resize="squash", label_resize="nearest", cache=tmp_path / "cache",
+            skip_invalid=False, workers=1,
+        )  # fmt: skip
+    assert "\n" not in str(caught.value) and "1 of 3 examples" in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_told_before_a_report_cannot_be_written(root):
+    draw(root, os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DataError, match=r"'.*caf\\udce9\.png' has a name that is not UTF-8; rename it"):
+        source(root).names()
+
+
+def test_photos_and_labels_may_be_symlinks_and_dangling_ones_are_missing(root, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder in ("photos", "labels"):
+        (root / folder / "a.1.png").rename(elsewhere / f"{folder}.png")
+        (root / folder / "a.1.png").symlink_to(elsewhere / f"{folder}.png")
+    assert source(root).problems() == {} and (source(root).read("a.1")[1] == 1).all()
+    (elsewhere / "labels.png").unlink()
+    assert source(root).problems() == {"a.1": "a.1.png is missing"}
+
+
+def test_a_symlink_to_itself_is_told(root):
+    (root / "labels" / "a.1.png").unlink()
+    (root / "labels" / "a.1.png").symlink_to("a.1.png")
+    with pytest.raises(DataError, match=r"labels cannot be listed: .*a\.1\.png"):
+        source(root).names()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +44,24 @@ def test_what_is_not_there_is_told(tmp_path):
     ):
         with pytest.raises(UserError, match=told):
             find_photos(given)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("asked", ["", os.fsdecode(b"caf\xe9.png")], ids=["folder", "file"])
+def test_a_name_that_is_not_utf_8_is_told_before_a_table_cannot_be_written(tmp_path, asked):
+    picture(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(UserError, match=r"caf\\udce9\.png' has a name that is not UTF-8; rename it"):
+        find_photos([str(tmp_path / asked)])
+
+
+def test_symlinks_are_photos_and_those_that_lead_nowhere_are_none(tmp_path):
+    picture(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "in").mkdir()
+    for name, target in (("b.png", "../elsewhere/a.png"), ("c.png", "nowhere"), ("d.png", "d.png"), ("e", "../in")):
+        (tmp_path / "in" / name).symlink_to(target)
+    assert [photo.name for photo in find_photos([str(tmp_path / "in")])] == ["b.png"]
+    with pytest.raises(UserError, match="c.png does not exist"):
+        find_photos([str(tmp_path / "in" / "c.png")])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

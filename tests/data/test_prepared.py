@@ -1,11 +1,17 @@
+"""A data set is decoded once, and what is left of that is used as long as it is whole."""
+
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from filelock import FileLock
 
 from clothseg.data import prepared as module
@@ -192,6 +198,146 @@ def test_nothing_in_the_cache_is_unpickled(tmp_path):
     whole = run(Drawn(), tmp_path)
     np.save(whole.folder / "labels.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert run(Drawn(), tmp_path).labels.dtype == np.uint8
+
+
+class Harm:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return open, (str(self.canary), "w")
+
+
+@pytest.mark.parametrize("file", ["photos.npy", "labels.npy"])
+@pytest.mark.parametrize("kind", ["array", "pickle", "archive"])
+def test_a_planted_pickle_is_not_run(tmp_path, file, kind):
+    whole = run(Drawn(), tmp_path)
+    harm, path = Harm(tmp_path / "canary"), whole.folder / file
+    if kind == "array":
+        np.save(path, np.array([harm], object), allow_pickle=True)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(harm))
+    else:
+        with path.open("wb") as opened:
+            np.savez(opened, labels=np.array([harm], object))
+    assert run(Drawn(), tmp_path).fingerprint == whole.fingerprint
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("file", ["photos.npy", "labels.npy"])
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04", b"PK\x03\x04" * 99, b"\x93NUMPY", b"\x93NUMPY\x01\x00\x10\x00{'descr'", b"\0" * 500]
+)
+def test_what_is_no_array_is_prepared_again(tmp_path, caplog, file, content):
+    whole = run(Drawn(), tmp_path)
+    (whole.folder / file).write_bytes(content)
+    assert run(Drawn(), tmp_path).fingerprint == whole.fingerprint
+    assert "is damaged and will be prepared again" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["photos.npy", "labels.npy"])
+def test_arrays_of_another_type_are_prepared_again(tmp_path, file):
+    whole = run(Drawn(), tmp_path)
+    np.save(whole.folder / file, np.load(whole.folder / file).astype(np.float32))
+    again = run(Drawn(), tmp_path)
+    assert again.photos.dtype == again.labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("file", ["photos.npy", "labels.npy", "meta.json"])
+def test_a_cache_damaged_anywhere_is_used_or_prepared_again(tmp_path, file):
+    whole = run(Drawn(count=2), tmp_path)
+    path, rng = whole.folder / file, np.random.default_rng(0)
+    data = path.read_bytes()
+    for _ in range(50):
+        damaged = bytearray(data)
+        for place in rng.integers(0, min(len(data), 200), rng.integers(1, 4)):
+            damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        again = run(Drawn(count=2), tmp_path)
+        assert again.photos.shape == (2, 8, 6, 3) and again.labels.shape == (2, 8, 6) and len(again.names) == 2
+
+
+@pytest.mark.parametrize(
+    "meta", ["[]", "null", "{}", '"x"', "5", "NaN", "[" * 100_000, '{"names": 5, "image_size": 5}']
+)
+def test_a_description_of_an_older_version_or_of_nothing_is_prepared_again(tmp_path, caplog, meta):
+    whole = run(Drawn(), tmp_path)
+    (whole.folder / "meta.json").write_text(meta)
+    assert run(Drawn(), tmp_path).fingerprint == whole.fingerprint
+    assert "is damaged and will be prepared again" in caplog.text
+
+
+def test_a_description_without_what_older_versions_did_not_note_is_prepared_again(tmp_path, caplog):
+    whole = run(Drawn(), tmp_path)
+    meta = json.loads((whole.folder / "meta.json").read_text())
+    del meta["frames"]
+    (whole.folder / "meta.json").write_text(json.dumps(meta))
+    assert run(Drawn(), tmp_path).frames.shape == (5, 4)
+    assert "is damaged and will be prepared again" in caplog.text
+
+
+def test_the_cache_of_an_older_version_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FORMAT", module.FORMAT - 1)
+    older = run(Drawn(), tmp_path).folder
+    before = {path.name: path.read_bytes() for path in older.iterdir()}
+    monkeypatch.undo()
+    assert run(Drawn(), tmp_path).folder != older
+    assert {path.name: path.read_bytes() for path in older.iterdir()} == before
+
+
+PREPARE_DOLLS = """
+import sys
+from pathlib import Path
+from clothseg.data.paperdoll import Paperdoll
+from clothseg.data.prepared import prepare
+sys.stdin.read(1)
+done = prepare(
+    Paperdoll(count=6, image_size=(32, 32), seed=0), image_size=(16, 16), resize="squash", label_resize="nearest",
+    cache=Path(sys.argv[1]), skip_invalid=False, workers=1,
+)
+print(done.fingerprint, done.photos.sum(), done.labels.sum(), len(done.names))
+"""
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_processes_that_begin_at_once_get_the_same(tmp_path, count):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREPARE_DOLLS, str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+    for process in processes:
+        process.stdin.write("x")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, ended
+    assert len({told for told, _ in ended}) == 1 and ended[0][0].endswith(" 6\n")
+    assert "damaged" not in "".join(errors for _, errors in ended)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [ended_folder(tmp_path)]
+
+
+def ended_folder(cache: Path) -> str:
+    """The one folder that is no rest of a preparation."""
+    (folder,) = (path.name for path in cache.glob("paperdoll-*") if path.is_dir() and not path.suffix)
+    return folder
+
+
+def test_a_cache_that_is_read_only_is_used_or_told_in_one_line(tmp_path, monkeypatch):
+    whole = run(Drawn(), tmp_path / "cache")
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    # A right to write is no hindrance to root, as which tests may run.
+    for owner, name in ((Path, "mkdir"), (module, "locked"), (Path, "write_text"), (module, "_write_synced")):
+        monkeypatch.setattr(owner, name, refuse)
+    assert run(Drawn(), tmp_path / "cache").fingerprint == whole.fingerprint
+    with pytest.raises(UserError, match="drawn cannot be prepared in .*cache: .*Read-only file system"):
+        run(Drawn(count=6), tmp_path / "cache")
 
 
 def test_all_that_is_wrong_is_told_in_one_line_and_one_report(tmp_path):

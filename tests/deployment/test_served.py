@@ -73,6 +73,24 @@ def test_what_is_no_photo_is_refused_with_the_reason(content):
     assert refused.value.get_http_status_code() == 400
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "photo 0 is EPS, which is not opened"),
+        (file(Image.new("F", (3, 2), 0.5), format="TIFF"), "photo 0 has floating-point grey levels"),
+    ],
+    ids=["program", "floats"],
+)
+def test_what_would_run_a_program_or_be_black_is_refused(content, told, monkeypatch):
+    def run(*_, **__):
+        raise AssertionError("a program was run")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    with pytest.raises(MlflowException, match=told) as refused:
+        answer(content)
+    assert refused.value.get_http_status_code() == 400
+
+
 def test_photos_that_would_not_fit_into_memory_are_refused():
     with pytest.raises(MlflowException, match="6000 x 5000 pixels"):
         answer(file(Image.new("1", (6000, 5000)), format="PNG"))

@@ -98,3 +98,44 @@ def test_results_and_photos_stay_apart(tmp_path):
             check_apart(where, [one], [str(tmp_path / "in")])
     with pytest.raises(UserError, match="results are not photos"):
         check_apart(tmp_path / "in", [one], [str(one.path)])
+
+
+@pytest.mark.parametrize("name", ["a photo.jpg", "Kleid – été 服.jpg", "two\nlines.jpg", 'quote",comma.jpg'])
+def test_any_name_will_do(tmp_path, name):
+    to, one = output(tmp_path / "out", overlays=True), photo(tmp_path, name)
+    done(to, one, LABELS)
+    to.skipped[name] = "broken"
+    to.tables([one])
+    assert output(tmp_path / "out").done(one)
+    for table in ("classes.csv", "skipped.csv"):
+        with (tmp_path / "out" / table).open(newline="", encoding="utf-8") as file:
+            assert {row["photo"] for row in csv.DictReader(file)} == {name}
+
+
+def test_what_cannot_be_written_is_told_on_one_line(tmp_path, monkeypatch):
+    to, long = output(tmp_path / "out"), photo(tmp_path, "a" * 250 + ".jpg")
+    with pytest.raises(UserError, match=r"output=.*out cannot be written: .*name too long"):
+        done(to, long, LABELS)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    one = photo(tmp_path, "a.jpg")
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match="No space left on device; the same command goes on"):
+        done(to, one, LABELS)
+    monkeypatch.undo()
+    (tmp_path / "out" / "classes.csv").mkdir()
+    with pytest.raises(UserError, match=r"classes\.csv"):
+        to.tables([one])
+
+
+def test_a_journal_that_a_crash_damaged_is_read_as_far_as_it_goes(tmp_path):
+    to, one, other = output(tmp_path / "out"), photo(tmp_path, "a.jpg"), photo(tmp_path, "b.jpg")
+    done(to, one, LABELS)
+    done(to, other, LABELS)
+    journal = tmp_path / "out" / "predictions.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:2]) + bytes(50) + b"\xff\xfe" + lines[2][:20])
+    again = output(tmp_path / "out")
+    assert again.done(one) and not again.done(other)
