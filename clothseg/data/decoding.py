@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from clothseg.data.source import DataError
 
@@ -46,7 +47,7 @@ def decode_labels(path: Path, *, what: str) -> np.ndarray:
 
 
 def _decoded(
-    path: Path, what: str, check: Callable[[Image.Image], None], convert: Callable[[Image.Image], Image.Image]
+    path: Path, what: str, check: Callable[[ImageFile], None], convert: Callable[[Image.Image], Image.Image]
 ) -> np.ndarray:
     try:
         with Image.open(path) as image:
@@ -66,18 +67,18 @@ def _decoded(
     return picture
 
 
-def _check_photo(image: Image.Image) -> None:
+def _check_photo(image: ImageFile) -> None:
     if image.mode == "F":
-        raise DataError(f"{image.filename} has floating-point grey levels of no known range; 8 and 16 bits work")
+        raise DataError(f"{image.filename!r} has floating-point grey levels of no known range; 8 and 16 bits work")
 
 
-def _check_labels(image: Image.Image) -> None:
+def _check_labels(image: ImageFile) -> None:
     if image.mode not in ("L", "P"):
-        raise DataError(f"{image.filename} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)")
+        raise DataError(f"{image.filename!r} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)")
     # Grey of fewer bits is spread over 0..255 in decoding, which gives other labels.
     depth = image.tile[0].args if image.tile else None
     if depth in ("L;2", "L;4"):
-        raise DataError(f"{image.filename} has {depth[2:]} bits a pixel; labels need one 8-bit channel (mode L or P)")
+        raise DataError(f"{image.filename!r} has {depth[2:]} bits a pixel; labels need one 8-bit channel (mode L or P)")
 
 
 def _rgb(image: Image.Image, paper: tuple[int, int, int] | None) -> Image.Image:
