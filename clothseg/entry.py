@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -28,19 +28,39 @@ from omegaconf.errors import OmegaConfBaseException
 from clothseg.checks import suggestion
 from clothseg.errors import UserError
 
-# What a configuration may name in `_target_`. A configuration from a stranger runs nothing else.
+# What a configuration may name in `_target_`. A configuration from a stranger runs nothing else: of this package only
+# what conf/ builds, as it has functions too that fetch, write or unpickle.
 # Hydra checks by the name written there and by the name under which the object was defined (Keras's own are in
-# keras.src).
+# keras.src, whose `deserialize` and `get` are left out).
 TARGETS = [
-    "clothseg.*",
+    "clothseg.data.augmentation.fixed.FixedCopies",
+    "clothseg.data.augmentation.random.RandomAugmentation",
+    "clothseg.data.ccp.Ccp",
+    "clothseg.data.kaggle.Kaggle",
+    "clothseg.data.paired.PairedFolders",
+    "clothseg.data.paperdoll.Paperdoll",
+    "clothseg.data.sampling.repeat_factor",
+    "clothseg.data.sampling.uniform",
+    *(f"clothseg.models.decoders.{name}" for name in ("deeplabv3plus", "fpn", "pix2pix", "unet", "upsample")),
+    *(
+        f"clothseg.training.losses.{name}"
+        for name in ("cross_entropy", "dice", "focal", "lovasz", "tversky", "weighted_sum")
+    ),
+    *(f"clothseg.training.rates.{name}" for name in ("constant", "cosine", "one_cycle", "polynomial")),
     "keras.losses.*",
-    "keras.src.losses.*",
+    "keras.src.losses.losses.*",
     "keras.optimizers.*",
-    "keras.src.optimizers.*",
+    *(
+        f"keras.src.optimizers.{name}.*"
+        for name in (
+            "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion",
+            "loss_scale_optimizer", "multi_optimizer", "muon", "nadam", "rmsprop", "schedule_free_adamw", "sgd",
+        )
+    ),
     "keras.src.models.sequential.Sequential",
     "optuna.pruners.*",
     "tensorflow_examples.models.pix2pix.pix2pix.upsample",
-]
+]  # fmt: skip
 
 
 def config_folder() -> Path:
@@ -125,12 +145,31 @@ def build(part: DictConfig) -> Any:
     """Makes what `part` names in `_target_`.
 
     Raises:
-        UserError: the target does not take these arguments; names the part and what is wrong with it.
+        UserError: the target does not take these arguments, or a configuration may not name it; names the part and
+            what is wrong with it.
     """
     try:
-        return instantiate(part)
-    except (TypeError, ValueError) as error:
+        # Said here too: the list that `run` gives Hydra does not reach other threads and processes.
+        return instantiate(part, _execution_whitelist_=[*TARGETS, *own_targets()])
+    except InstantiationException as error:
+        raise _not_allowed(error) or error from None
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{part._get_full_key(None)}={part.get('_target_')}: {error}") from error
+
+
+def _not_allowed(error: InstantiationException) -> UserError | None:
+    """Hydra's refusal to run a target, as the user can put it right; None for its other errors."""
+    text = " ".join(str(error).split())
+    target, place = re.search(r"(?:Target|Reference) '([^']+)'", text), re.search(r"full_key: (\S+)", text)
+    if target is None or place is None or not re.search("execution whitelist|declarative configuration", text):
+        return None
+    what = f"{place[1]}._target_={target[1]} is none of the parts that a configuration may name"
+    if "is not in the" not in text:
+        return UserError(f"{what}, as it could run anything; name one of those in conf/")
+    return UserError(
+        f"{what}; name one of those in conf/, or with CLOTHSEG_TARGETS={target[1]} in the environment, of what you "
+        "trust"
+    )
 
 
 def call(part: DictConfig, made: Callable[..., Any], *arguments: Any) -> Any:

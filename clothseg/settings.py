@@ -12,7 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from clothseg.errors import UserError
 
-Size = Annotated[int, Field(gt=0)]
+# What counts and sizes are given to takes no larger numbers.
+Size = Annotated[int, Field(gt=0, lt=2**31)]
+Side = Annotated[int, Field(gt=0, le=8192)]
 Part = dict[str, Any]
 # MLflow's own rule is wider, but not all of it can be written as models:/NAME@ALIAS.
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -20,7 +22,7 @@ ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 class _Section(BaseModel):
     # Strict: true is no number, and "3" none either.
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Prepare(_Section):
@@ -59,7 +61,7 @@ class PhaseSettings(_Section):
     encoder: Literal["frozen", "trainable"]
     batch_norm: Literal["frozen", "trainable"]
     encoder_rate: Annotated[float, Field(gt=0)]
-    image_size: Annotated[list[Size], Field(min_length=2, max_length=2)] | None
+    image_size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None
     steps_per_epoch: Size | Literal["photos"] | None
     validation_steps: Size | None
     learning_rate: Annotated[float, Field(gt=0)] | None
@@ -157,7 +159,7 @@ class _DataSettings(_Section):
     dataset: Part
     label_groups: LabelGroups
     splitting: Splitting
-    image_size: Annotated[list[Size], Field(min_length=2, max_length=2)]
+    image_size: Annotated[list[Side], Field(min_length=2, max_length=2)]
     prepare: Prepare
 
     @property
@@ -256,7 +258,7 @@ class ExportSettings(_Section):
 class Comparing(Scoring):
     """How trainings are scored against each other."""
 
-    draws: Annotated[int, Field(ge=100)]
+    draws: Annotated[int, Field(ge=100, le=1_000_000)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
 
@@ -324,8 +326,10 @@ def check(cfg: DictConfig, model: type[BaseModel]) -> Any:
     Raises:
         UserError: names the first option that is wrong, the value received and what would be accepted.
     """
+    given = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    _check_text(given, "")
     try:
-        return model.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+        return model.model_validate(given)
     except ValidationError as error:
         problems = error.errors()
         # A union reports once for each of its members.
@@ -353,6 +357,19 @@ def options_of(cfg: DictConfig, command: str, model: type[BaseModel]) -> DictCon
     with open_dict(mine):
         mine.merge_with(cfg.pipeline.get(command, {}))
     return mine
+
+
+def _check_text(value: Any, option: str) -> None:
+    """Raises `UserError` for text that no file and no file's name can hold: a zero byte, or half of a character."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key, f"{option}.{key}" if option else str(key))
+            _check_text(inner, f"{option}.{key}" if option else str(key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            _check_text(inner, f"{option}.{place}")
+    elif isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
+        raise UserError(f"{ascii(option)[1:-1]}={_shown(ascii(value))}: text has a character that is none in UTF-8")
 
 
 def _option(problem: Any) -> str:

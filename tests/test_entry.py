@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import pickle
+import re
 import resource
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 
 import pytest
 from conftest import REPOSITORY
+from omegaconf import OmegaConf
+
+from clothseg import entry
+from clothseg.errors import UserError
 
 
 def test_importing_the_package_loads_neither_tensorflow_nor_mlflow():
@@ -78,6 +86,62 @@ def test_a_strangers_configuration_runs_nothing(clothseg, tmp_path):
     done = clothseg("train", "loss._target_=pathlib.Path.touch", f"+loss.self={victim}", folder=tmp_path)
     assert done.returncode == 2
     assert not victim.exists()
+
+
+class Harm:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return open, (str(self.canary), "w")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "{_target_: os.system, command: touch CANARY}",
+        "{_target_: clothseg.entry.os.system, command: touch CANARY}",
+        "{_target_: clothseg.data.paperdoll.Path.touch, self: CANARY}",
+        "{_target_: clothseg.data.prepared.shutil.copy, src: /dev/null, dst: CANARY}",
+        "{_target_: subprocess.run, args: [touch, CANARY]}",
+        "{_target_: builtins.open, file: CANARY, mode: w}",
+        "{_target_: clothseg.entry.config_folder.__globals__}",
+        # Hydra would build the inner one first.
+        "{_target_: clothseg.data.paperdoll.Paperdoll, count: {_target_: os.system, command: touch CANARY}}",
+        "{_target_: clothseg.entry.build, part: {_target_: os.system, command: touch CANARY}, _recursive_: false}",
+        # Functions of this package that do as they are told.
+        "{_target_: clothseg.sweeps.workers._job, payload: !!binary PICKLE}",
+        "{_target_: clothseg.sweeps.workers.cloudpickle.loads, data: !!binary PICKLE}",
+        "{_target_: clothseg.data.download.fetch, target: CANARY, base_url: 'x:', registry: {}, retries: 0}",
+        "{_target_: clothseg.data.prepared._write_synced, text: x, path: CANARY}",
+        "{_target_: clothseg.data.folders.locked, path: CANARY}",
+    ],
+)
+def test_a_part_that_is_none_is_refused_by_name_and_not_run(part, tmp_path):
+    canary = tmp_path / "canary"
+    pickled = base64.b64encode(pickle.dumps(Harm(canary))).decode()
+    cfg = OmegaConf.create(f"dataset: {part.replace('CANARY', str(canary)).replace('PICKLE', pickled)}")
+    with pytest.raises(UserError, match=r"dataset.*\._target_=\S+ is none of the parts that a configuration may name"):
+        entry.build(cfg.dataset)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["losses.deserialize", "losses.get", "optimizers.deserialize", "optimizers.get"])
+def test_what_makes_anything_of_its_text_is_no_part_of_keras(name):
+    with pytest.raises(UserError, match=f"{name} is none of the parts"):
+        entry.build(OmegaConf.create({"loss": {"_target_": f"keras.{name}", "identifier": "mse"}}).loss)
+
+
+def test_every_part_in_the_configuration_may_be_named():
+    parts = set(re.findall(r"_target_: *(\S+)", "\n".join(path.read_text() for path in config_files())))
+    assert len(parts) > 20
+    assert [part for part in parts if not any(fnmatchcase(part, pattern) for pattern in entry.TARGETS)] == []
+
+
+def config_files():
+    return entry.config_folder().rglob("*.yaml")
 
 
 def test_own_targets_are_allowed_by_name(clothseg, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import operator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from clothseg.checks import is_count
 from clothseg.data.dolls.body import pose
 from clothseg.data.dolls.easel import Easel
 from clothseg.data.dolls.fabric import grain
@@ -25,7 +26,7 @@ from clothseg.errors import UserError
 
 # Raised whenever the same seed gives other pictures, so that no cache outlives it.
 EDITION = 1
-SMALLEST, MOST = 32, 999_999
+SMALLEST, LARGEST, MOST = 32, 8192, 999_999
 
 
 class Paperdoll:
@@ -36,7 +37,7 @@ class Paperdoll:
 
     Args:
         count: number of photos, 1..999,999.
-        image_size: height and width in pixels, each at least 32.
+        image_size: height and width in pixels, each 32..8192.
         seed: 0 or above.
 
     Raises:
@@ -47,16 +48,16 @@ class Paperdoll:
     class_names = CLASS_NAMES
 
     def __init__(self, *, count: int, image_size: tuple[int, int], seed: int) -> None:
-        size = tuple(int(side) for side in image_size)
-        if not 1 <= count <= MOST:
+        sides = list(image_size) if isinstance(image_size, Sequence) else image_size
+        if not is_count(count) or count > MOST:
             raise UserError(f"paperdoll cannot draw count={count} photos; it draws 1 to {MOST}")
-        if len(size) != 2 or min(size) < SMALLEST:
+        if not isinstance(sides, list) or len(sides) != 2 or not all(map(_is_side, sides)):
             raise UserError(
-                f"paperdoll cannot draw image_size={list(size)}; it takes height and width, at least {SMALLEST} each"
+                f"paperdoll cannot draw image_size={sides}; it takes height and width, {SMALLEST} to {LARGEST} each"
             )
-        if seed < 0:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise UserError(f"paperdoll cannot draw with seed={seed}; it has to be 0 or above")
-        self._count, self._size, self._seed = operator.index(count), size, operator.index(seed)
+        self._count, self._size, self._seed = count, (sides[0], sides[1]), seed
 
     def names(self) -> tuple[str, ...]:
         """`000001` and on."""
@@ -83,6 +84,10 @@ class Paperdoll:
     def problems(self) -> dict[str, str]:
         """Always empty."""
         return {}
+
+
+def _is_side(value: object) -> bool:
+    return is_count(value) and SMALLEST <= value <= LARGEST
 
 
 def draw_pair(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
