@@ -171,7 +171,10 @@ def build(part: DictConfig) -> Any:
         # Said here too: the list that `run` gives Hydra does not reach other threads and processes.
         return instantiate(part, _execution_whitelist_=[*TARGETS, *own_targets()])
     except InstantiationException as error:
-        raise _not_allowed(error) or error from None
+        refusal = _not_allowed(error)
+        if refusal is None:
+            raise
+        raise refusal from None
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{part._get_full_key(None)}={part.get('_target_')}: {error}") from error
 
