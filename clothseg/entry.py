@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
@@ -137,6 +138,24 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     # A process in which a multirun's job runs, without Hydra itself.
     with hydra.initialize_config_dir(str(config_folder())):
         return hydra.compose(config_name, list(overrides))
+
+
+def parsed(text: str) -> DictConfig:
+    """The configuration that a run kept, as YAML.
+
+    Raises:
+        UserError: it is none; the message is what is wrong with it.
+    """
+    try:
+        # A few lines of them can grow to any size, and what a run keeps has none.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise UserError("it has YAML aliases")
+        cfg = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise UserError(f"it is no YAML: {error}") from error
+    if not isinstance(cfg, DictConfig):
+        raise UserError("it is no mapping of options")
+    return cfg
 
 
 def build(part: DictConfig) -> Any:

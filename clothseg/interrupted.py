@@ -120,8 +120,11 @@ def taken_up(given: str, wanted: DictConfig | None, overrides: Sequence[str]) ->
             f"resume={given}: there is no state in {folder}; run {run_id} was interrupted before its first epoch "
             "ended, or on a machine with other folders; train anew, or go on there"
         )
-    saved = OmegaConf.create(file_of(run_id, "config/config.yaml"))
-    assert isinstance(saved, DictConfig) and run.inputs is not None
+    try:
+        saved = entry.parsed(file_of(run_id, "config/config.yaml"))
+    except UserError as error:
+        raise UserError(f"resume={given} has a configuration that cannot be read: {error}") from error
+    assert run.inputs is not None
     command: Sequence[str] = _command(run)
     if wanted is not None:
         command = overrides

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from clothseg import assemble, entry
+from clothseg.data.split import parts_of
 from clothseg.errors import UserError
 from clothseg.settings import TrainSettings, check
 
@@ -51,7 +52,7 @@ class Trained:
 
     def part(self, name: Literal["train", "validation", "test"]) -> tuple[str, ...]:
         """Names of the photos of a part of its split."""
-        return tuple(json.loads(Path(self.cfg.splitting.file).read_text(encoding="utf-8"))[name])
+        return tuple(parts_of(Path(self.cfg.splitting.file))[name])
 
     @property
     def groups(self) -> tuple[Mapping[str, Sequence[str] | None] | None, str | None]:
@@ -90,7 +91,13 @@ class Trained:
 
         set_policy(precision or self.settings.precision)
         network = assemble.network(self.cfg, self.settings, classes=len(self.class_names), size=size)
-        network.model.load_weights(self.weights)
+        try:
+            network.model.load_weights(self.weights)
+        except Exception as error:  # of many types for a file that is damaged or of another network
+            reason = str(error).partition(". ")[0]
+            raise UserError(
+                f"run={self.found.given} has {self.weights.name} that do not fit its network or are damaged: {reason}"
+            ) from error
         return network.model
 
 
@@ -104,11 +111,10 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
     Raises:
         UserError: something is missing, or it was made by a version whose configuration this one does not take.
     """
-    cfg = OmegaConf.create(found.file("config/config.yaml").read_text(encoding="utf-8"))
-    assert isinstance(cfg, DictConfig)
-    given = entry.flatten(cfg)
-    split = found.file("data/split.json")
+    config, split = found.file("config/config.yaml"), found.file("data/split.json")
     try:
+        cfg = entry.parsed(_text(config))
+        given = entry.flatten(cfg)
         # What the command was beside the training.
         cfg.sweep = cfg.folds = cfg.register = cfg.output = cfg.resume = None
         cfg.splitting.file = str(split)
@@ -121,10 +127,19 @@ def opened(found: Found, *, weights: Literal["last", "best"] | None) -> Trained:
             f"run={found.given} has a configuration that this version of clothseg does not take ({told}); "
             f"use the version that made it: commit {found.commit}"
         ) from None
-    with found.file(CLASSES).open(encoding="utf-8", newline="") as file:
-        class_names = tuple(row["name"] for row in csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(_text(found.file(CLASSES)), newline="")))
+    class_names = tuple(row["name"] for row in rows if row.get("name"))
+    if len(rows) < 2 or len(class_names) != len(rows):
+        raise UserError(f"run={found.given} has a {CLASSES} without two or more classes in a column `name`")
     kept = found.file(f"weights/{weights or settings.keep}.weights.h5")
     return Trained(found, cfg, settings, given, class_names, kept)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error
 
 
 def opened_together(names: Sequence[str], *, weights: Literal["last", "best"] | None) -> list[Trained]:

@@ -115,6 +115,16 @@ def new_postgres() -> Iterator[Callable[[], str]]:
         run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
+class Harm:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.canary), "w")
+
+
 class CommandLine:
     """The entry points as a user starts them: in a folder, in a process of their own."""
 

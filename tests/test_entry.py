@@ -12,7 +12,7 @@ import sys
 from fnmatch import fnmatchcase
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Harm
 from omegaconf import OmegaConf
 
 from clothseg import entry
@@ -86,16 +86,6 @@ def test_a_strangers_configuration_runs_nothing(clothseg, tmp_path):
     done = clothseg("train", "loss._target_=pathlib.Path.touch", f"+loss.self={victim}", folder=tmp_path)
     assert done.returncode == 2
     assert not victim.exists()
-
-
-class Harm:
-    """Leaves a file where it is unpickled."""
-
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return open, (str(self.canary), "w")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,31 @@ def test_what_cannot_be_scored_is_told_on_one_line(clothseg, trained, options, t
     done = clothseg("evaluate", *(option.replace("RUN", run.info.run_id) for option in options), folder=folder)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert told.replace("RUN", run.info.run_id) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("_target_: clothseg.data.paperdoll.Paperdoll", "_target_: os.system", "dataset._target_=os.system is none of"),
+        ("_target_: clothseg.models.decoders.fpn", "_target_: os.system", "decoder._target_=os.system is none of"),
+        ("count: 25", "count: {_target_: os.system, command: COMMAND}", "dataset.count._target_=os.system is none of"),
+    ],
+)
+def test_a_folder_from_a_stranger_runs_nothing(clothseg, trained, tmp_path, before, after, told):
+    folder, run, _ = trained
+    artifacts = folder / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts"
+    strange = Path(shutil.copytree(artifacts, tmp_path / "strange"))
+    command = f"touch {tmp_path / 'canary'}"
+    text = (strange / "config" / "config.yaml").read_text(encoding="utf-8")
+    assert before in text
+    indent = text[: text.index(before)].rpartition("\n")[2]
+    more = f"\n{indent}command: {command}" if after.startswith("_target_") else ""
+    text = text.replace(before, after.replace("COMMAND", command) + more)
+    (strange / "config" / "config.yaml").write_text(text, encoding="utf-8")
+    done = clothseg("evaluate", f"run={strange}", folder=folder)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert told in done.stderr
+    assert not (tmp_path / "canary").exists()
 
 
 def test_a_run_of_another_version_is_told_with_its_commit(clothseg, trained):

@@ -31,6 +31,13 @@ def train():
         ("evaluation.flip", "yes", "evaluation.flip=yes: input should be a valid boolean"),
         ("presence.weight", True, "presence.weight=True: input should be a valid number"),
         ("schedule.phases.frozen.steps_per_epoch", True, "schedule.phases.frozen.steps_per_epoch=True:"),
+        ("batch_size", 10**30, "batch_size=1000000000000000000000000000000: "),
+        ("prepare.workers", 2**31, "prepare.workers=2147483648: input should be less than 2147483648"),
+        ("image_size", [64, 10**6], "image_size.1=1000000: input should be less than or equal to 8192"),
+        ("presence.weight", float("inf"), "presence.weight=inf: input should be a finite number"),
+        ("presence.weight", float("nan"), "presence.weight=nan: input should be a finite number"),
+        ("output", "a\0b", "output='a\\x00b': text has a character that is none in UTF-8"),
+        ("tracking.tags", {"a": ["\udce9"]}, "tracking.tags.a.0='\\udce9': text has a character"),
     ],
 )
 def test_what_is_of_another_type_is_refused(train, option, value, told):

@@ -79,7 +79,7 @@ class Split:
         Raises:
             UserError: the file is not such a split, or it does not name every example of the data exactly once.
         """
-        parts = _parts(path)
+        parts = parts_of(path)
         index = {name: i for i, name in enumerate(names)}
         seen: set[str] = set()
         for name in (name for part in PARTS for name in parts[part]):
@@ -159,12 +159,17 @@ def _cut(
     return kept, drawn
 
 
-def _parts(path: Path) -> dict[str, list[str]]:
+def parts_of(path: Path) -> dict[str, list[str]]:
+    """The names by part in a file that `Split.write` left.
+
+    Raises:
+        UserError: it is no such file.
+    """
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read split {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"split {path} is not JSON: {error}") from error
     lists = parts.values() if isinstance(parts, dict) and set(parts) == set(PARTS) else ()
     if not lists or not all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in lists):

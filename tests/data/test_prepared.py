@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Harm
 from filelock import FileLock
 
 from clothseg.data import prepared as module
@@ -198,16 +198,6 @@ def test_nothing_in_the_cache_is_unpickled(tmp_path):
     whole = run(Drawn(), tmp_path)
     np.save(whole.folder / "labels.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert run(Drawn(), tmp_path).labels.dtype == np.uint8
-
-
-class Harm:
-    """Leaves a file where it is unpickled."""
-
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return open, (str(self.canary), "w")
 
 
 @pytest.mark.parametrize("file", ["photos.npy", "labels.npy"])
