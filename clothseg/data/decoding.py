@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,16 +70,22 @@ def _decoded(
 
 def _check_photo(image: ImageFile) -> None:
     if image.mode == "F":
-        raise DataError(f"{image.filename!r} has floating-point grey levels of no known range; 8 and 16 bits work")
+        raise DataError(
+            f"{os.fsdecode(image.filename)} has floating-point grey levels of no known range; 8 and 16 bits work"
+        )
 
 
 def _check_labels(image: ImageFile) -> None:
     if image.mode not in ("L", "P"):
-        raise DataError(f"{image.filename!r} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)")
+        raise DataError(
+            f"{os.fsdecode(image.filename)} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)"
+        )
     # Grey of fewer bits is spread over 0..255 in decoding, which gives other labels.
     depth = image.tile[0].args if image.tile else None
     if depth in ("L;2", "L;4"):
-        raise DataError(f"{image.filename!r} has {depth[2:]} bits a pixel; labels need one 8-bit channel (mode L or P)")
+        raise DataError(
+            f"{os.fsdecode(image.filename)} has {depth[2:]} bits a pixel; labels need one 8-bit channel (mode L or P)"
+        )
 
 
 def _rgb(image: Image.Image, paper: tuple[int, int, int] | None) -> Image.Image:
