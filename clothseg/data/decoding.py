@@ -68,24 +68,22 @@ def _decoded(
     return picture
 
 
+def _name(image: ImageFile) -> str:
+    return os.fsdecode(image.filename)
+
+
 def _check_photo(image: ImageFile) -> None:
     if image.mode == "F":
-        raise DataError(
-            f"{os.fsdecode(image.filename)} has floating-point grey levels of no known range; 8 and 16 bits work"
-        )
+        raise DataError(f"{_name(image)} has floating-point grey levels of no known range; 8 and 16 bits work")
 
 
 def _check_labels(image: ImageFile) -> None:
     if image.mode not in ("L", "P"):
-        raise DataError(
-            f"{os.fsdecode(image.filename)} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)"
-        )
+        raise DataError(f"{_name(image)} is of mode {image.mode}; labels need one 8-bit channel (mode L or P)")
     # Grey of fewer bits is spread over 0..255 in decoding, which gives other labels.
     depth = image.tile[0].args if image.tile else None
     if depth in ("L;2", "L;4"):
-        raise DataError(
-            f"{os.fsdecode(image.filename)} has {depth[2:]} bits a pixel; labels need one 8-bit channel (mode L or P)"
-        )
+        raise DataError(f"{_name(image)} has {depth[2:]} bits a pixel; labels need one 8-bit channel (mode L or P)")
 
 
 def _rgb(image: Image.Image, paper: tuple[int, int, int] | None) -> Image.Image:
