@@ -156,6 +156,20 @@ class Batches:
         )
         return self._for_heads(phase, batches)
 
+    def names(self, phase: Phase, step: int) -> list[str]:
+        """The photos in one of the batches that `training` gives, counted from the phase's first."""
+        from clothseg.data.pipeline import training_rows
+
+        rows = training_rows(
+            self.data.parts.train,
+            augmentation=self.augmentation,
+            weights=self.weights,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            step=phase.first_step + step,
+        )
+        return [self.data.final.names[row] for row in rows]
+
     def validation(self, phase: Phase) -> Any:
         """Every validation photo once, at the size of a phase."""
         from clothseg.data.pipeline import evaluation_batches
@@ -264,7 +278,7 @@ def phases(
             cfg, part, options, network=networks[_size(options, settings)], steps=span or own, start=start
         )
         try:
-            optimizer()
+            optimizer(1)
         except (TypeError, ValueError) as error:
             # Now rather than when its phase begins.
             raise UserError(f"optimizer={part.get('_target_')} of phase {name}: {error}") from error
@@ -305,11 +319,11 @@ def _optimizer(
     rate = rates.shifted(entry.call(cfg.learning_rate, entry.build(cfg.learning_rate), peak, steps), start)
     factory = entry.build(part)
 
-    def make() -> Any:
+    def make(factor: float) -> Any:
         # When its phase begins, which decides what can be trained.
         return optimizers.make(
             factory,
-            learning_rate=rate,
+            learning_rate=rates.scaled(rate, factor),
             variables=network.trained.trainable_variables,
             encoder_variables=network.encoder.trainable_variables,
             encoder_rate=options.encoder_rate,

@@ -25,6 +25,7 @@ from clothseg.training.checkpoints import STATE, epochs_kept
 HARMLESS = (
     "threads",
     "dataset.root",
+    "divergence",
     "prepare.cache",
     "prepare.workers",
     "tracking.figure_photos",

@@ -113,6 +113,13 @@ class EarlyStopping(_Section):
     patience: Size | None
 
 
+class Divergence(_Section):
+    """What happens when the loss is no longer a number."""
+
+    rollbacks: Annotated[int, Field(ge=0)]
+    rate_factor: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Presence(_Section):
     """The auxiliary head that tells which classes are in a photo."""
 
@@ -300,6 +307,7 @@ class TrainSettings(_DataSettings):
     jit_compile: bool | Literal["auto"]
     best_metric: Score
     keep: Literal["last", "best"]
+    divergence: Divergence
     early_stopping: EarlyStopping
     evaluation: Evaluation
     tracking: Tracking

@@ -312,7 +312,7 @@ def _fit_held(
     from clothseg.training.devices import placement
     from clothseg.training.history import History
     from clothseg.training.latency import LATENCY, milliseconds_per_photo
-    from clothseg.training.phases import fit_phases
+    from clothseg.training.phases import Rollback, fit_phases
 
     policy = precision.set_policy(settings.precision)
     if before is not None:
@@ -388,6 +388,12 @@ def _fit_held(
                 jit_compile=precision.compiles(settings.jit_compile),
                 batch_size=settings.batch_size,
                 metric=settings.best_metric,
+                rollback=Rollback(
+                    times=settings.divergence.rollbacks,
+                    rate_factor=settings.divergence.rate_factor,
+                    names=batches.names,
+                    tell=report.rolled_back,
+                ),
                 history=history,
                 state=state,
                 keep=checkpoints.keep,

@@ -90,20 +90,9 @@ def training_batches(
         Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height / label_stride,
         width / label_stride)).
     """
-    # As the article concatenates them: all originals, then all examples of the first copy, and so on.
     count = len(rows) * len(augmentation.variants)
     first_pass, first_step = divmod(first_step, steps_per_pass(count, batch_size))
-    example_weights = None if weights is None else np.tile(weights, len(augmentation.variants))
-
-    def keys_of(number: np.ndarray) -> np.ndarray:
-        order = pass_order(
-            count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(number), weights=example_weights
-        )
-        # An example that a pass shows twice is not to be augmented in the same way twice.
-        occasion = number + occurrences(order) * 2**32
-        return np.stack(
-            [np.full(count, seed), occasion, order // len(rows), rows[order % len(rows)]], 1, dtype=np.int64
-        )
+    keys_of = partial(_keys_of_pass, rows, augmentation, weights, seed)
 
     def examples(number: tf.Tensor) -> tf.data.Dataset:
         keys = tf.ensure_shape(tf.numpy_function(keys_of, [number], tf.int64, stateful=False), (count, 4))
@@ -118,6 +107,45 @@ def training_batches(
     batches = tf.data.Dataset.counter(first_pass).flat_map(examples).skip(first_step)
     batches = batches.map(read_and_augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def training_rows(
+    rows: np.ndarray,
+    *,
+    augmentation: Augmentation,
+    weights: np.ndarray | None,
+    batch_size: int,
+    seed: int,
+    step: int,
+) -> np.ndarray:
+    """Which photos are in one of the `training_batches`.
+
+    Args:
+        rows: int (m,), which photos are trained on.
+        augmentation, weights, batch_size, seed: as of `training_batches`.
+        step: of the batch, from 0, over all passes.
+
+    Returns:
+        int64 (batch,), of `rows`.
+    """
+    number, own = divmod(step, steps_per_pass(len(rows) * len(augmentation.variants), batch_size))
+    keys = _keys_of_pass(rows, augmentation, weights, seed, np.int64(number))
+    return keys[own * batch_size : (own + 1) * batch_size, 3]
+
+
+def _keys_of_pass(
+    rows: np.ndarray, augmentation: Augmentation, weights: np.ndarray | None, seed: int, number: np.ndarray
+) -> np.ndarray:
+    """Of every example of a pass, in order, its key; see `Augmentation`."""
+    # As the article concatenates them: all originals, then all examples of the first copy, and so on.
+    count = len(rows) * len(augmentation.variants)
+    example_weights = None if weights is None else np.tile(weights, len(augmentation.variants))
+    order = pass_order(
+        count, buffer=augmentation.shuffle_buffer, seed=seed, number=int(number), weights=example_weights
+    )
+    # An example that a pass shows twice is not to be augmented in the same way twice.
+    occasion = number + occurrences(order) * 2**32
+    return np.stack([np.full(count, seed), occasion, order // len(rows), rows[order % len(rows)]], 1, dtype=np.int64)
 
 
 def middle_labels(labels: tf.Tensor, keys: tf.Tensor, *, stride: int) -> tf.Tensor:

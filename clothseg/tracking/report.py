@@ -58,6 +58,7 @@ class Report:
         self.run, self.model, self.prepared, self.parts, self.begun = run, model, prepared, parts, begun
         self.class_names = prepared.class_names
         self.shown = parts.validation[:figure_photos]
+        self.rollbacks: list[str] = []
         self.curves_drawn, self.predictions_drawn, self.logged = -float("inf"), 0, 0
 
     def data(self, *, options: Mapping[str, Any]) -> None:
@@ -132,6 +133,12 @@ class Report:
         self.logged = self.run.last_epoch()
         for epoch in history.epochs[self.logged :]:
             self._scores(epoch)
+
+    def rolled_back(self, what: str) -> None:
+        """Logs that the training went back to an earlier epoch, and why."""
+        log.warning(what)
+        self.rollbacks.append(what)
+        self.run.tag("rollbacks", "\n".join(self.rollbacks))
 
     def after_epoch(self, epoch: Epoch, history: History) -> None:
         """Logs the scores of an epoch, and now and then the curves; nothing of an epoch that was logged before."""

@@ -41,11 +41,14 @@ class State:
         weights: every variable of the network that was trained last, those that are trained as training left them, not
             their averages.
         optimizer: every variable of the optimizer of that phase.
+        rollbacks, rate: of the `History`.
     """
 
     epochs: tuple[Epoch, ...]
     weights: tuple[np.ndarray, ...]
     optimizer: tuple[np.ndarray, ...]
+    rollbacks: int
+    rate: float
 
     @classmethod
     def of(cls, history: History, model: keras.Model, *, trained: Sequence[np.ndarray]) -> State:
@@ -58,11 +61,12 @@ class State:
         """
         values = {id(variable): value for variable, value in zip(model.trainable_variables, trained, strict=True)}
         weights = [values[id(one)] if id(one) in values else _value(one) for one in model.variables]
-        return cls(tuple(history.epochs), tuple(weights), tuple(_value(one) for one in model.optimizer.variables))
+        optimizer = tuple(_value(one) for one in model.optimizer.variables)
+        return cls(tuple(history.epochs), tuple(weights), optimizer, history.rollbacks, history.rate)
 
 
 def restore(state: State, model: keras.Model) -> None:
-    """Gives a compiled model, whose optimizer is built, the values that it had.
+    """Gives a compiled model, whose optimizer is built, the values that it had, but for its learning rate.
 
     Raises:
         UserError: it is another network, or another optimizer.
@@ -77,7 +81,9 @@ def restore(state: State, model: keras.Model) -> None:
                 f"{len(variables)}, or of other shapes; use the version of clothseg and Keras that began the training"
             )
         for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+            # It is a variable where it is constant.
+            if variable.name != "learning_rate":
+                variable.assign(value)
 
 
 class Checkpoints:
@@ -127,6 +133,8 @@ class Checkpoints:
         about = {
             "epochs": [[epoch.number, epoch.phase.name, epoch.scores] for epoch in state.epochs],
             "seconds": time.monotonic() - self.begun,
+            "rollbacks": state.rollbacks,
+            "rate": state.rate,
         }
         arrays: dict[str, Any] = {f"weights_{place}": value for place, value in enumerate(state.weights)}
         arrays |= {f"optimizer_{place}": value for place, value in enumerate(state.optimizer)}
@@ -183,7 +191,7 @@ def read_state(path: Path, phases: Callable[[str], Phase]) -> State:
         tuple(arrays[f"{kind}{place}"] for place in range(sum(name.startswith(kind) for name in arrays)))
         for kind in ("weights_", "optimizer_")
     )
-    return State(epochs, weights, optimizer)
+    return State(epochs, weights, optimizer, about["rollbacks"], about["rate"])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

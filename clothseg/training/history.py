@@ -36,10 +36,14 @@ class History:
     Attributes:
         epochs: in their order.
         network: that is being trained.
+        rollbacks: how often the training went back to the end of an epoch because it diverged.
+        rate: what learning rates are multiplied by since then.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     network: Network | None = None
+    rollbacks: int = 0
+    rate: float = 1.0
 
     def series(self) -> dict[str, list[float]]:
         """Every score as a list over the epochs."""

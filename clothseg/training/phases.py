@@ -21,6 +21,8 @@ from clothseg.training.metrics import ConfusionMatrix, segmentation_metrics
 from clothseg.training.presence import PresenceLoss, without_head
 from clothseg.training.progress import Progress
 
+NAMED = 3  # photos of a batch with which a training diverged
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -37,8 +39,8 @@ class Phase:
         validation_steps: validation batches that are scored, or None for all of them.
         first_step: batches of the endless training data that come before this phase's first.
         patience: epochs without a higher score after which the phase ends, or None for never.
-        optimizer: makes the optimizer that this phase is compiled with, its learning rate set. Called when the weights
-            that the phase trains can be told from those it does not.
+        optimizer: makes the optimizer that this phase is compiled with, its learning rate set and multiplied by what it
+            is called with. Called when the weights that the phase trains can be told from those it does not.
     """
 
     name: str
@@ -50,14 +52,35 @@ class Phase:
     validation_steps: int | None
     first_step: int
     patience: int | None
-    optimizer: Callable[[], keras.Optimizer]
+    optimizer: Callable[[float], keras.Optimizer]
 
 
 class DivergedError(UserError):
     """The loss is no longer a number."""
 
 
+class _Diverged(Exception):
+    """Tells where, to what may roll back."""
+
+
 Listener = Callable[[Epoch, History], None]
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Going on after a divergence from the end of the last good epoch, at a lower learning rate.
+
+    Attributes:
+        times: how often in a training; after that, or if 0, the divergence ends it.
+        rate_factor: what learning rates are multiplied by from then on, each time.
+        names: the photos in a batch of a phase, counted from 0.
+        tell: called with what happened.
+    """
+
+    times: int
+    rate_factor: float
+    names: Callable[[Phase, int], Sequence[str]]
+    tell: Callable[[str], None]
 
 
 def fit_phases(
@@ -72,6 +95,7 @@ def fit_phases(
     jit_compile: bool,
     batch_size: int,
     metric: str,
+    rollback: Rollback,
     history: History,
     state: State | None,
     keep: Callable[[State], None],
@@ -93,6 +117,7 @@ def fit_phases(
         jit_compile: whether to compile steps with XLA.
         batch_size: examples per step.
         metric: the score that a phase's patience waits for.
+        rollback: what to do when the loss is no number.
         history: epochs are appended to it; the first are those of `state`.
         state: where an interrupted training of the same phases stood, to go on from there as if it had not been
             interrupted, or None to begin. The listeners hear of its last epoch once more.
@@ -101,10 +126,14 @@ def fit_phases(
         after_phase: called with the last epoch of every phase, and the history.
 
     Raises:
-        DivergedError: the loss became NaN or infinite; names epoch, step and learning rate.
+        DivergedError: the loss became NaN or infinite, and no rollback is left; names epoch, step, photos and learning
+            rate.
     """
     total, after_epoch = sum(phase.epochs for phase in phases), list(after_epoch)
-    first = phases.index(history.epochs[-1].phase) if state is not None else 0
+    first, resumed = 0, state is not None
+    if state is not None:
+        first = phases.index(history.epochs[-1].phase)
+        history.rollbacks, history.rate = state.rollbacks, state.rate
     network = phases[first].network
     for phase in phases[first:]:
         if phase.network is not network:
@@ -112,47 +141,84 @@ def fit_phases(
             network = phase.network
         history.network = network
         freeze(network.encoder, phase.frozen, batch_norm_frozen=phase.batch_norm_frozen)
-        metrics = _compile(phase, classes, loss, presence_weight, placement, jit_compile)
-        averaged = AveragedWeights()
-        averaged.set_model(network.trained)
-        recorder = _Recorder(
-            phase,
-            metrics[0],
-            averaged,
-            batch_size=batch_size,
-            metric=metric,
-            history=history,
-            keep=keep,
-            after_epoch=after_epoch,
-        )
-        if state is not None:
-            restore(state, network.trained)
-            with averaged.shown():
-                recorder.tell()
-            state = None
-        done, own = len(history.epochs), sum(epoch.phase is phase for epoch in history.epochs)
-        if own < phase.epochs and not recorder.out_of_patience():
+        while True:
+            metrics = _compile(phase, classes, loss, presence_weight, placement, jit_compile, history.rate)
+            averaged = AveragedWeights()
+            averaged.set_model(network.trained)
+            if state is not None:
+                restore(state, network.trained)
+            elif history.rollbacks < rollback.times:
+                state = State.of(history, network.trained, trained=averaged.raw())
+            recorder = _Recorder(
+                phase,
+                metrics[0],
+                averaged,
+                state,
+                batch_size=batch_size,
+                metric=metric,
+                history=history,
+                names=rollback.names,
+                keep=keep,
+                after_epoch=after_epoch,
+            )
+            if resumed:
+                with averaged.shown():
+                    recorder.tell()
+                resumed = False
             progress = Progress(phase=phase.name, epochs=total, batch_size=batch_size)
             try:
-                with BetweenSteps() as interruption:
-                    network.trained.fit(
-                        training(replace(phase, first_step=phase.first_step + own * phase.steps_per_epoch)),
-                        initial_epoch=done,
-                        epochs=done + phase.epochs - own,
-                        steps_per_epoch=phase.steps_per_epoch,
-                        validation_data=validation(phase),
-                        validation_steps=phase.validation_steps,
-                        shuffle=False,  # the batches come shuffled
-                        verbose=0,
-                        # Averaged weights are put in before the epoch is recorded, and its weights are saved.
-                        callbacks=[averaged, recorder, progress, interruption],
-                    )
-            finally:
-                progress.close()
-        else:
-            averaged.finish()
+                _fit(phase, recorder, progress, training, validation)
+                break
+            except _Diverged as diverged:
+                if history.rollbacks >= rollback.times:
+                    raise DivergedError(f"{diverged}; {_hint(rollback)}") from None
+                history.rollbacks += 1
+                history.rate *= rollback.rate_factor
+                rollback.tell(
+                    f"{diverged}; rollback {history.rollbacks} of {rollback.times}: on from the end of epoch "
+                    f"{len(history.epochs)}, at {history.rate:g} of the learning rate"
+                )
+                state = recorder.state
+        state = None
         for listener in after_phase:
             listener(history.epochs[-1], history)
+
+
+def _fit(
+    phase: Phase,
+    recorder: _Recorder,
+    progress: Progress,
+    training: Callable[[Phase], Any],
+    validation: Callable[[Phase], Any],
+) -> None:
+    """Trains through what is left of a phase."""
+    own = recorder.own_epochs()
+    if own >= phase.epochs or recorder.out_of_patience():
+        recorder.averaged.finish()
+        return
+    done = len(recorder.history.epochs)
+    try:
+        with BetweenSteps() as interruption:
+            phase.network.trained.fit(
+                training(replace(phase, first_step=phase.first_step + own * phase.steps_per_epoch)),
+                initial_epoch=done,
+                epochs=done + phase.epochs - own,
+                steps_per_epoch=phase.steps_per_epoch,
+                validation_data=validation(phase),
+                validation_steps=phase.validation_steps,
+                shuffle=False,  # the batches come shuffled
+                verbose=0,
+                # Averaged weights are put in before the epoch is recorded, and its weights are saved.
+                callbacks=[recorder.averaged, recorder, progress, interruption],
+            )
+    finally:
+        progress.close()
+
+
+def _hint(rollback: Rollback) -> str:
+    if rollback.times:
+        return f"no rollback is left of {rollback.times}; a lower learning rate may work (optimizer.learning_rate)"
+    return "a lower one may work (optimizer.learning_rate), or a rollback (divergence.rollbacks=1)"
 
 
 def _compile(
@@ -162,11 +228,12 @@ def _compile(
     presence_weight: float,
     placement: Callable[[], AbstractContextManager[object]],
     jit_compile: bool,
+    rate: float,
 ) -> list[keras.Metric]:
     model = phase.network.trained
     with placement():
         metrics = segmentation_metrics(classes)
-        how: dict[str, Any] = {"optimizer": phase.optimizer(), "jit_compile": jit_compile}
+        how: dict[str, Any] = {"optimizer": phase.optimizer(rate), "jit_compile": jit_compile}
         if phase.network.trained is not phase.network.model:
             model.compile(
                 loss=[loss, PresenceLoss(classes=classes)],
@@ -189,16 +256,21 @@ class _Recorder(keras.callbacks.Callback):
         phase: Phase,
         confusion: ConfusionMatrix,
         averaged: AveragedWeights,
+        state: State | None,
         *,
         batch_size: int,
         metric: str,
         history: History,
+        names: Callable[[Phase, int], Sequence[str]],
         keep: Callable[[State], None],
         after_epoch: list[Listener],
     ) -> None:
         super().__init__()
         self.phase, self.confusion, self.averaged, self.batch_size = phase, confusion, averaged, batch_size
         self.metric, self.history, self.keep, self.after_epoch = metric, history, keep, after_epoch
+        self.names = names
+        # At the end of the last epoch, or where the phase began.
+        self.state = state
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
@@ -207,10 +279,11 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not np.isfinite(float(logs["loss"])):
-            rate = self._learning_rate()
-            raise DivergedError(
-                f"the loss is {float(logs['loss'])} in epoch {self.epoch + 1}, step {batch + 1}, "
-                f"at learning rate {rate:g}; a lower one may work (optimizer.learning_rate)"
+            names = self.names(self.phase, self.own_epochs() * self.phase.steps_per_epoch + batch)
+            others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise _Diverged(
+                f"the loss is {float(logs['loss'])} in epoch {self.epoch + 1}, step {batch + 1} "
+                f"({', '.join(names[:NAMED])}{others}), at learning rate {self._learning_rate():g}"
             )
         self.last_batch_done = time.perf_counter()
         # The first batch of a phase builds the graph; speed is what comes after it.
@@ -218,6 +291,12 @@ class _Recorder(keras.callbacks.Callback):
             self.first_batch_done, self.timed_from = self.last_batch_done, batch
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # The last step may have spoilt the weights, of which the loss of the training photos does not know yet.
+        if "val_loss" in (logs or {}) and not np.isfinite(float(logs["val_loss"])):
+            raise _Diverged(
+                f"the loss of the validation photos is {float(logs['val_loss'])} after epoch {epoch + 1}, at learning "
+                f"rate {self._learning_rate():g}"
+            )
         scores = {}
         for name, value in without_head(logs or {}).items():
             scores[f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"] = float(value)
@@ -227,7 +306,8 @@ class _Recorder(keras.callbacks.Callback):
             assert self.first_batch_done is not None and self.last_batch_done is not None
             scores["images_per_second"] = images / (self.last_batch_done - self.first_batch_done)
         self.history.epochs.append(Epoch(epoch + 1, self.phase, scores, self.confusion.counts()))
-        self.keep(State.of(self.history, self.model, trained=self.averaged.raw()))
+        self.state = State.of(self.history, self.model, trained=self.averaged.raw())
+        self.keep(self.state)
         self.tell()
         if self.out_of_patience():
             self.model.stop_training = True
@@ -236,6 +316,10 @@ class _Recorder(keras.callbacks.Callback):
         """Lets the listeners hear of the last epoch."""
         for listener in self.after_epoch:
             listener(self.history.epochs[-1], self.history)
+
+    def own_epochs(self) -> int:
+        """How many epochs of the phase are done."""
+        return sum(epoch.phase is self.phase for epoch in self.history.epochs)
 
     def out_of_patience(self) -> bool:
         """Whether the phase has waited long enough for a higher score."""

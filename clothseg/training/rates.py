@@ -104,6 +104,13 @@ def shifted(rate: Rate, first_step: int) -> Rate:
     return rate if first_step == 0 or isinstance(rate, float) else Shifted(rate, first_step)
 
 
+def scaled(rate: Rate, factor: float) -> Rate:
+    """The rate times a factor at every step."""
+    if factor == 1:
+        return rate
+    return rate * factor if isinstance(rate, float) else Scaled(rate, factor)
+
+
 @keras.saving.register_keras_serializable(package="clothseg")
 class Joined(LearningRateSchedule):
     """One schedule up to a step, and from there on another, which sees that step as its 0."""
@@ -148,6 +155,28 @@ class Shifted(LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> Shifted:
         """The schedule that `get_config` described."""
         return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["first_step"])
+
+
+@keras.saving.register_keras_serializable(package="clothseg")
+class Scaled(LearningRateSchedule):
+    """A schedule times a factor."""
+
+    def __init__(self, schedule: LearningRateSchedule, factor: float) -> None:
+        super().__init__()
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, step: Any) -> Any:
+        """The rate, a float scalar, at an int scalar."""
+        return self.schedule(step) * self.factor
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same schedule of."""
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "factor": self.factor}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Scaled:
+        """The schedule that `get_config` described."""
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["factor"])
 
 
 def _warmed_up(peak: float, rising: int, falling: LearningRateSchedule) -> LearningRateSchedule:

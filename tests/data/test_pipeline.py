@@ -16,6 +16,7 @@ from clothseg.data.pipeline import (
     pass_order,
     steps_per_pass,
     training_batches,
+    training_rows,
 )
 from clothseg.evaluation.upsample import resize
 
@@ -168,6 +169,15 @@ def test_training_goes_on_where_it_stood(first_step, weights):
         assert all(map(np.array_equal, expected, got))
     # Passes are told apart.
     assert not np.array_equal(whole[0][0] - whole[0][1][:, :1, :1, None], whole[4][0] - whole[4][1][:, :1, :1, None])
+
+
+@pytest.mark.parametrize("weights", [None, np.array([5.0, 1, 1, 1, 1, 1, 1])])
+def test_which_photos_are_in_a_batch_can_be_told_without_reading_them(weights):
+    augmentation = FixedCopies(copies=["flip_horizontal"], label_resize="nearest", shuffle_buffer=None)
+    shown = batches(copies=["flip_horizontal"], seed=7, count=9, weights=weights)
+    for step, (photos, _) in enumerate(shown):
+        rows = training_rows(ROWS, augmentation=augmentation, weights=weights, batch_size=4, seed=7, step=step)
+        np.testing.assert_array_equal(photos[:, 0, 0, 0], rows)
 
 
 def test_photos_arrive_as_floats_with_their_own_labels():

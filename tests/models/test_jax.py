@@ -20,7 +20,7 @@ from clothseg.models.decoders import pix2pix, upsample
 from clothseg.models.unet import build_network
 from clothseg.training import scores
 from clothseg.training.history import History
-from clothseg.training.phases import Phase, fit_phases
+from clothseg.training.phases import Phase, Rollback, fit_phases
 
 assert keras.backend.backend() == "jax"
 assert "tensorflow" not in sys.modules, "only clothseg.data may import TensorFlow"
@@ -41,10 +41,11 @@ def batches(first_step):
 
 history = History()
 fit_phases(
-    phases=[Phase("all", network, 1, False, False, 1, None, 0, None, lambda: keras.optimizers.RMSprop(0.001))],
+    phases=[Phase("all", network, 1, False, False, 1, None, 0, None, lambda factor: keras.optimizers.RMSprop(0.001))],
     training=lambda phase: batches(phase.first_step), validation=lambda phase: (photos, labels), classes=5,
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.0, placement=nullcontext,
-    jit_compile=True, batch_size=2, metric="val/miou", history=history, state=None,
+    jit_compile=True, batch_size=2, metric="val/miou",
+    rollback=Rollback(0, 0.1, lambda phase, step: [], print), history=history, state=None,
     keep=lambda state: None, after_epoch=[], after_phase=[],
 )
 (epoch,) = history.epochs

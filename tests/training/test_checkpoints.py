@@ -16,7 +16,7 @@ from clothseg.errors import UserError
 from clothseg.models.unet import Network
 from clothseg.training.checkpoints import STATE, Checkpoints, State, read_state, restore
 from clothseg.training.history import Epoch, History
-from clothseg.training.phases import Phase, fit_phases
+from clothseg.training.phases import Phase, Rollback, fit_phases
 
 CLASSES, STEPS = 3, 3
 EPOCHS = {"frozen": 2, "small": 3, "large": 2}
@@ -25,6 +25,9 @@ TOTAL_STEPS = STEPS * sum(EPOCHS.values())
 
 class Killed(BaseException):
     """As a process is: nothing that follows is done."""
+
+
+NONE = Rollback(0, 0.1, lambda phase, step: [], lambda what: None)
 
 
 def network(size: int) -> Network:
@@ -45,9 +48,9 @@ def batches(phase: Phase) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         step += 1
 
 
-def averaging(span: int) -> Callable[[], keras.Optimizer]:
+def averaging(span: int) -> Callable[[float], keras.Optimizer]:
     rate = keras.optimizers.schedules.CosineDecay(0.05, span)
-    return lambda: keras.optimizers.AdamW(rate, use_ema=True, ema_momentum=0.7)
+    return lambda factor: keras.optimizers.AdamW(rate, use_ema=True, ema_momentum=0.7)
 
 
 def phases(patience: int | None = None) -> list[Phase]:
@@ -55,7 +58,7 @@ def phases(patience: int | None = None) -> list[Phase]:
     keras.utils.set_random_seed(3)
     small, large = network(4), network(8)
     return [
-        Phase("frozen", small, 2, True, False, STEPS, None, 0, patience, lambda: keras.optimizers.RMSprop(0.01)),
+        Phase("frozen", small, 2, True, False, STEPS, None, 0, patience, lambda factor: keras.optimizers.RMSprop(0.01)),
         Phase("small", small, 3, False, False, STEPS, None, 2 * STEPS, patience, averaging(3 * STEPS)),
         Phase("large", large, 2, False, True, STEPS, None, 5 * STEPS, patience, averaging(2 * STEPS)),
     ]
@@ -84,7 +87,7 @@ def train(
     fit_phases(
         phases=own, training=training, validation=lambda phase: next(batches(phase)), classes=CLASSES,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.5, placement=nullcontext,
-        jit_compile=False, batch_size=2, metric="val/accuracy", history=history, state=state,
+        jit_compile=False, batch_size=2, metric="val/accuracy", rollback=NONE, history=history, state=state,
         keep=keep or checkpoints.keep, after_epoch=[checkpoints], after_phase=[],
     )  # fmt: skip
     return history, checkpoints, own[-1].network.model.get_weights()

@@ -23,7 +23,7 @@ from clothseg.models.unet import Network
 from clothseg.training.devices import placement
 from clothseg.training.losses import CrossEntropy
 from clothseg.training.history import History
-from clothseg.training.phases import Phase, fit_phases
+from clothseg.training.phases import Phase, Rollback, fit_phases
 
 random = np.random.default_rng(0)
 photos = random.integers(0, 256, (18, 8, 8, 3), dtype=np.uint8)
@@ -39,7 +39,7 @@ def trained(devices):
     history = History()
     network = Network(encoder, model, model)
     loss = CrossEntropy(class_weights=None, label_smoothing=0.0, prior=None, adjustment=0.0)
-    sgd = lambda: keras.optimizers.SGD(0.1)
+    sgd = lambda factor: keras.optimizers.SGD(0.1)
     fit_phases(
         phases=[Phase("a", network, 1, True, False, 2, None, 0, None, sgd),
                 Phase("b", network, 1, False, False, 3, None, 2, None, sgd)],
@@ -49,7 +49,8 @@ def trained(devices):
             weights=None, batch_size=4, seed=0, first_step=phase.first_step, label_stride=1),
         validation=lambda phase: evaluation_batches(photos, labels, np.arange(12, 18), batch_size=4),
         classes=3, loss=loss, presence_weight=0.0, placement=place,
-        jit_compile=False, batch_size=4, metric="val/miou", history=history,
+        jit_compile=False, batch_size=4, metric="val/miou", rollback=Rollback(0, 0.1, lambda phase, step: [], print),
+        history=history,
         state=None, keep=lambda state: None, after_epoch=[], after_phase=[])
     return model.get_weights(), history.epochs[-1]
 

@@ -11,7 +11,7 @@ import pytest
 
 from clothseg.models.unet import Network
 from clothseg.training.history import Epoch, History
-from clothseg.training.phases import DivergedError, Phase, fit_phases
+from clothseg.training.phases import DivergedError, Phase, Rollback, fit_phases
 from clothseg.training.presence import for_both_heads
 
 CLASSES = 3
@@ -46,18 +46,22 @@ def phase(
 ) -> Phase:  # fmt: skip
     return Phase(
         name, network, epochs, frozen, batch_norm_frozen, steps, validation_steps, first, patience,
-        optimizer or (lambda: keras.optimizers.SGD(rate)),
+        optimizer or (lambda factor: keras.optimizers.SGD(rate * factor)),
     )  # fmt: skip
 
 
-def fit(phases, *, training=None, validation=None, after_epoch=(), after_phase=(), metric="val/accuracy") -> History:
-    history = History()
+def fit(
+    phases, *, training=None, validation=None, after_epoch=(), after_phase=(), metric="val/accuracy", rollbacks=0,
+    tell=None, state=None, keep=None,
+) -> History:  # fmt: skip
+    history = History(list(state.epochs) if state is not None else [])
+    rollback = Rollback(rollbacks, 0.1, lambda phase, step: [f"photo {step}"] * 5, tell or (lambda what: None))
     fit_phases(
         phases=phases, training=training or (lambda phase: batches(phase.first_step)),
         validation=validation or (lambda phase: next(batches(99))), classes=CLASSES,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.5, placement=nullcontext,
-        jit_compile=False, batch_size=2, metric=metric, history=history, state=None,
-        keep=lambda state: None, after_epoch=after_epoch, after_phase=after_phase,
+        jit_compile=False, batch_size=2, metric=metric, rollback=rollback, history=history, state=state,
+        keep=keep or (lambda state: None), after_epoch=after_epoch, after_phase=after_phase,
     )  # fmt: skip
     return history
 
@@ -121,14 +125,14 @@ def test_batch_norms_may_be_held_still_in_an_encoder_that_is_trained():
 def test_a_phase_at_another_size_goes_on_with_the_weights_of_the_one_before():
     small, large = network(), network()
     assert not np.array_equal(small.model.get_weights()[0], large.model.get_weights()[0])
-    still = lambda: keras.optimizers.SGD(1e-12)  # noqa: E731
+    still = lambda factor: keras.optimizers.SGD(1e-12)  # noqa: E731
     fit([phase(small, "small"), phase(large, "large", optimizer=still)])
     np.testing.assert_allclose(small.model.get_weights()[0], large.model.get_weights()[0], atol=1e-6)
 
 
 def test_a_phase_ends_when_the_score_has_not_risen_for_as_long_as_its_patience():
     # The weights stay, and so do the scores: the first epoch is the best.
-    net, still = network(), lambda: keras.optimizers.SGD(1e-30)
+    net, still = network(), lambda factor: keras.optimizers.SGD(1e-30)
     history = fit(
         [phase(net, "a", epochs=9, patience=2, frozen=True, optimizer=still), phase(net, "b", epochs=2, patience=4)]
     )
@@ -138,7 +142,7 @@ def test_a_phase_ends_when_the_score_has_not_risen_for_as_long_as_its_patience()
 
 
 def test_averaged_weights_are_what_is_scored_and_left():
-    def averaging():
+    def averaging(factor):
         return keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
 
     net, saved = network(), []
@@ -161,8 +165,102 @@ def test_a_network_with_the_auxiliary_head_trains_both_and_reports_the_same_scor
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_says_where():
-    with pytest.raises(DivergedError, match=r"epoch 1, step \d, at learning rate 1e\+30"):
+    with pytest.raises(DivergedError, match=r"epoch 1, step \d \(photo \d, .* and 2 more\), at learning rate 1e\+30"):
         fit([phase(network(), rate=1e30)])
+
+
+def spoilt(*at: int):
+    """Batches of which some, counted over all phases, make the loss NaN."""
+
+    def training(phase: Phase):
+        for step, (photos, labels) in enumerate(batches(phase.first_step), phase.first_step):
+            yield (photos * np.nan if step in at else photos), labels
+
+    return training
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoilt_are_not_kept():
+    kept = []
+    # Of steps of two the third and last spoils the weights after its own loss is known, as a rate too high does.
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.1, 1e38])
+    with pytest.raises(DivergedError, match="the loss of the validation photos is nan after epoch 2, at learning rate"):
+        fit([phase(network(), epochs=3, optimizer=lambda factor: keras.optimizers.SGD(rates))], keep=kept.append)
+    assert [len(state.epochs) for state in kept] == [1]
+    assert all(np.isfinite(value).all() for value in kept[-1].weights)
+
+
+def test_after_a_rollback_training_goes_on_from_the_last_good_epoch_at_a_lower_rate():
+    told, kept = [], []
+    net = network()
+    start = [value.copy() for value in net.trained.get_weights()]
+    # The fifth batch is spoilt the first time that it is shown.
+    shown = []
+
+    def training(phase: Phase):
+        shown.append(phase.first_step)
+        return spoilt(4)(phase) if len(shown) == 1 else batches(phase.first_step)
+
+    two = [phase(net, "a", epochs=3), phase(net, "b", epochs=1, first=9, rate=0.5)]
+    history = fit(two, training=training, rollbacks=1, tell=told.append, keep=kept.append)
+    (what,) = told
+    assert what.startswith("the loss is nan in epoch 2, step 2 (photo 4, ")
+    assert what.endswith("rollback 1 of 1: on from the end of epoch 1, at 0.1 of the learning rate")
+    assert shown == [0, 3, 9]
+    assert [epoch.number for epoch in history.epochs] == [1, 2, 3, 4]
+    assert history.series()["learning_rate"] == pytest.approx([0.1, 0.01, 0.01, 0.05])
+    # As if it had been trained so from the beginning, by hand.
+    net.trained.set_weights(start)
+    net.trained.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    given = batches(0)
+    for step in range(9):
+        net.trained.optimizer.learning_rate = 0.1 if step < 3 else 0.01
+        net.trained.train_on_batch(*next(given))
+    trained = {id(variable): place for place, variable in enumerate(net.trained.variables)}
+    for variable in net.trained.trainable_variables:
+        np.testing.assert_allclose(variable.numpy(), kept[2].weights[trained[id(variable)]], rtol=1e-5)
+
+
+def test_a_rollback_lowers_a_rate_that_changes_too_and_goes_back_to_the_beginning_of_a_phase():
+    def falling(factor):
+        from clothseg.training.rates import scaled
+
+        return keras.optimizers.SGD(scaled(keras.optimizers.schedules.PolynomialDecay(0.1, 6, 0.0), factor))
+
+    shown = []
+
+    def training(phase: Phase):
+        shown.append(phase.first_step)
+        return spoilt(1)(phase) if len(shown) < 3 else batches(phase.first_step)
+
+    told = []
+    history = fit([phase(network(), optimizer=falling)], training=training, rollbacks=2, tell=told.append)
+    assert shown == [0, 0, 0] and "on from the end of epoch 0" in told[1]
+    np.testing.assert_allclose(history.series()["learning_rate"], [0.0005, 0.0], atol=1e-9)
+
+
+def test_rollbacks_are_no_more_than_asked_for_and_those_before_an_interruption_count():
+    always = lambda phase: spoilt(*range(4, 99))(phase)  # noqa: E731
+    with pytest.raises(DivergedError, match="no rollback is left of 2; a lower learning rate may work"):
+        fit([phase(network(), epochs=3)], training=always, rollbacks=2)
+    net, kept = network(), []
+    one = [phase(net, epochs=4)]
+    shown = []
+
+    def training(phase: Phase):
+        shown.append(phase.first_step)
+        return spoilt(4)(phase) if len(shown) == 1 else batches(phase.first_step)
+
+    fit(one, training=training, rollbacks=1, keep=kept.append)
+    assert [state.rollbacks for state in kept] == [0, 1, 1, 1]
+    later = fit(one, training=batches_of, rollbacks=1, state=kept[2])
+    assert (later.rollbacks, later.rate) == (1, pytest.approx(0.1))
+    assert later.series()["learning_rate"][-1] == pytest.approx(0.01)
+    with pytest.raises(DivergedError, match="no rollback is left of 1"):
+        fit(one, training=always, rollbacks=1, state=kept[2])
+
+
+def batches_of(phase: Phase):
+    return batches(phase.first_step)
 
 
 def test_the_best_epoch_is_the_first_of_the_highest():

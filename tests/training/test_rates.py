@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from clothseg import entry
 from clothseg.errors import UserError
-from clothseg.training.rates import constant, cosine, one_cycle, polynomial, shifted
+from clothseg.training.rates import constant, cosine, one_cycle, polynomial, scaled, shifted
 
 PEAK = 0.5
 
@@ -94,6 +94,15 @@ def test_a_schedule_goes_on_under_an_optimizer_that_counts_from_zero():
     # 1 + 0.9 + ... + 0.3
     assert float(keras.ops.convert_to_numpy(weight)) == pytest.approx(-5.2)
     assert shifted(0.1, 4) == 0.1
+
+
+def test_a_rate_times_a_factor_keeps_its_course():
+    falling = cosine(0.1, 10, warmup=0.2, floor=0.0)
+    lower = scaled(falling, 0.25)
+    again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(lower))
+    for step in range(12):
+        assert float(lower(step)) == float(again(step)) == pytest.approx(0.25 * float(falling(step)))
+    assert scaled(0.1, 0.5) == 0.05 and scaled(falling, 1) is falling
 
 
 def test_wrong_values_are_told():
