@@ -120,13 +120,13 @@ def _train(
     folder = Path(HydraConfig.get().runtime.output_dir)
     if settings.folds is not None:
         return _cross_validate(cfg, settings, folder, begun, count=settings.folds)
-    from clothseg.tracking.store import check_server
+    from clothseg.tracking.store import open_store
 
     # Whatever can be refused is refused before TensorFlow is loaded.
     data = assemble.data(cfg, settings)
     if before is not None:
         before.check_data(data)
-    check_server()
+    open_store()
     counts = data.final.name, len(data.parts.train), len(data.parts.validation)
     log.info("%s: %d photos to train on, %d to validate; loading Keras", *counts)
 
@@ -191,10 +191,10 @@ def _cross_validate(
     cfg: DictConfig, settings: TrainSettings, folder: Path, begun: float, *, count: int
 ) -> dict[str, float]:
     """Trains once for each fold. Returns the scores of all photos that were validated on, at their own sizes."""
-    from clothseg.tracking.store import check_server
+    from clothseg.tracking.store import open_store
 
     folds = assemble.folds(cfg, settings, count=count)
-    check_server()
+    open_store()
     final = folds[0].final
     log.info("%s: %d photos in %d folds; loading Keras", final.name, sum(len(x.parts.validation) for x in folds), count)
 
@@ -408,7 +408,10 @@ def _fit_held(
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and history.network is not None:
                 # The weights in the midst of an epoch, beside those of the last whole one.
-                checkpoints.write("interrupted", history.network.model)
+                try:
+                    checkpoints.write("interrupted", history.network.model)
+                except UserError as full:
+                    log.warning(str(full))
             # What was trained so far is kept.
             report.conclude(history, checkpoints, keep=settings.keep, log_model=log_model)
             raise
@@ -424,7 +427,10 @@ def _fit_held(
                 reached[LATENCY] = milliseconds_per_photo(model, image_size=settings.size, repeats=30)
                 run.scores({LATENCY: reached[LATENCY]}, step=len(history.epochs))
             run.tag("trial.state", "COMPLETE")
-        checkpoints.clear()
+        if run.lost:
+            log.warning("the run lacks %s, which there was no room for; weights are in %s", ", ".join(run.lost), folder)
+        else:
+            checkpoints.clear()
     return _Fitted(run.id, reached, evaluation, run.undelivered)
 
 

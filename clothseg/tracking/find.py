@@ -14,7 +14,7 @@ import mlflow
 from mlflow.entities import Run
 
 from clothseg.errors import UserError
-from clothseg.tracking.store import check_server, quiet, store_address
+from clothseg.tracking.store import open_store, quiet, store_address
 
 WAYS = (
     "an MLflow run id, last, best:EXPERIMENT, models:/NAME/VERSION, models:/NAME@ALIAS or a folder of a run's artifacts"
@@ -103,7 +103,7 @@ def find(given: str) -> Found:
     """
     quiet()
     if not Path(given).expanduser().is_dir():
-        check_server()
+        open_store()
     if given == "last":
         return _run(given, _first(given, _all_experiments(), _TRAINING, "attributes.start_time DESC"))
     kind, colon, name = given.partition(":")
@@ -131,8 +131,7 @@ def unfinished(given: str) -> Run:
     Raises:
         UserError: there is none, or it cannot be gone on with.
     """
-    check_server()
-    quiet()
+    open_store()
     if given == "last":
         query = "attributes.status != 'FINISHED' AND tags.checkpoints LIKE '%'"
         return _first(

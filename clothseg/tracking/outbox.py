@@ -81,20 +81,22 @@ class Outbox:
 
     Attributes:
         refused: what the store did not take, with its reason.
+        lost: files that there was no room for in the folder.
 
     Raises:
         Timeout: another process has the outbox.
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
-        self.folder, self.run_id, self.refused = folder, run_id, list[str]()
+        self.folder, self.run_id = folder, run_id
+        self.refused, self.lost = list[str](), list[str]()
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / _LOCK, thread_local=False)
         self._lock.acquire(timeout=0)
         self._pending = deque(_left(folder))
         self._numbers = 1 + max((entry["number"] for entry in self._pending), default=_delivered(folder))
         self._away: tuple[float, str] | None = None  # since when, and why
-        self._told_of_disk = False
+        self._told_of_disk = self._cut_off = False
         self._putting, self._changed = threading.Lock(), threading.Condition()
         self._closed, self._given_up = False, False
         with self._disk():
@@ -121,12 +123,20 @@ class Outbox:
                     fill(files)
                 except OSError as error:
                     what = entry.get("file") or entry["kind"]
-                    log.warning("%s is lost; it cannot be written into %s: %s", what, self.folder, error)
-                    return
+                    log.warning("%s is not logged; it cannot be written into %s: %s", what, self.folder, error)
+                    self.lost.append(what)
+                    shutil.rmtree(files, ignore_errors=True)
+                    numbered = {"kind": "tags", "tags": {"not_logged": ", ".join(self.lost)}, "number": number}
             with self._disk(), (self.folder / _ENTRIES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(numbered) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                try:
+                    # After a line that was cut off the next is one of its own.
+                    file.write("\n" * self._cut_off + json.dumps(numbered) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                    self._cut_off = False
+                except OSError:
+                    self._cut_off = True
+                    raise
         with self._changed:
             self._pending.append(numbered)
             self._changed.notify_all()

@@ -63,6 +63,14 @@ PARAMETER_LENGTH = 6000  # MLflow's limit
 PATIENCE_AFTER_CTRL_C = 5.0  # seconds; schedulers kill soon after they ask
 
 
+def _link_or_copy(path: Path, other: Path) -> None:
+    """Gives what is in a file, which is never written again in place, another name; takes room only where it has to."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
+
+
 class RunLog:
     """Where scores, tables and figures of a run go that exists, whether or not it is still going on.
 
@@ -100,7 +108,7 @@ class RunLog:
 
     def file(self, path: Path, folder: str) -> None:
         """Logs a file as an artifact into a folder."""
-        self._artifact(f"{folder}/{path.name}", lambda file: shutil.copyfile(path, file))
+        self._artifact(f"{folder}/{path.name}", lambda file: _link_or_copy(path, file))
 
     def figure(self, figure: Figure, path: str) -> None:
         """Logs a figure as an artifact; one logged earlier under the same path is replaced."""
@@ -234,6 +242,11 @@ class TrackedRun(RunLog):
     def figure(self, figure: Figure, path: str) -> None:
         if self.figures:
             super().figure(figure, path)
+
+    @property
+    def lost(self) -> list[str]:
+        """Files that there was no room for."""
+        return self._outbox.lost
 
     def _put(self, entry: Mapping[str, Any], fill: Callable[[Path], object] | None = None) -> None:
         self._outbox.put(entry, fill)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock
 from mlflow.entities import LifecycleStage
 
 from clothseg.errors import UserError
@@ -36,16 +40,32 @@ def quiet() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
-def check_server() -> None:
-    """Raise `UserError` where runs are tracked by a server that is away, or does not know the user."""
-    if not store_address().startswith("http"):
-        return
+def open_store() -> None:
+    """Reaches the store of runs, or makes it.
+
+    Raises:
+        UserError: it cannot be made, or its server is away, or does not know the user.
+    """
     quiet()
     try:
-        with briefly():
+        with briefly(), _alone():
             mlflow.MlflowClient().search_experiments(max_results=1)
     except Exception as error:
         raise cannot_track(error) from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other process of this user and machine opens the same store meanwhile.
+
+    Of two that find a new database MLflow lets both make its tables, and neither may come to the end.
+    """
+    if store_address().startswith("http"):
+        yield
+        return
+    store = hashlib.sha256(mlflow.get_tracking_uri().encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"clothseg_{getpass.getuser()}_{store}.lock"):
+        yield
 
 
 def cannot_track(error: Exception) -> UserError:

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from clothseg.errors import UserError
 from clothseg.text import as_csv
-from clothseg.tracking.store import cannot_track, experiment_of, quiet, store_address, where
+from clothseg.tracking.store import cannot_track, experiment_of, open_store, store_address, where
 from clothseg.tracking.study_figures import study_figures
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class SweepRun:
     """
 
     def __init__(self, *, experiment: str, name: str, known: str | None, tags: Mapping[str, str]) -> None:
-        quiet()
+        open_store()
         self.drawn, self.seconds = -float("inf"), 0.0
         try:
             self.client = _client()

@@ -6,6 +6,7 @@ not load Keras.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -125,8 +126,10 @@ class Checkpoints:
 
     def write(self, which: str, model: keras.Model) -> None:
         """Writes the present weights of a model."""
+        file = _InMemory()
+        model.save_weights(file)
         with self._aside(self.path(which)) as aside:
-            model.save_weights(aside, overwrite=True)
+            aside.write_bytes(file.getbuffer())
 
     def keep(self, state: State) -> None:
         """Writes the state, in place of the one before."""
@@ -222,6 +225,13 @@ def seconds_kept(path: Path) -> float:
         UserError: it is no such file.
     """
     return _read(path)[0]["seconds"]
+
+
+class _InMemory(io.BytesIO):
+    """A file of weights as Keras takes it: HDF5 itself, where a disk is full, ends the process."""
+
+    def __str__(self) -> str:
+        return "in_memory.weights.h5"
 
 
 def _value(variable: keras.Variable) -> np.ndarray:

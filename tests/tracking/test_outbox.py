@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import threading
 
 import mlflow
@@ -19,7 +20,7 @@ class Store:
     """Keeps what it is given, and fails as it is told to."""
 
     def __init__(self) -> None:
-        self.taken: list[int] = []
+        self.taken: list[int | dict[str, str]] = []
         self.files: dict[int, str] = {}
         self.error: Exception | None = None
         self.refused: dict[int, Exception] = {}
@@ -30,9 +31,9 @@ class Store:
         assert self.open.wait(20) and run_id == "run"
         if self.error is not None:
             raise self.error
-        if entry["step"] in self.refused:
+        if entry.get("step") in self.refused:
             raise self.refused[entry["step"]]
-        self.taken.append(entry["step"])
+        self.taken.append(entry.get("tags") or entry["step"])
         if (folder / "text").is_file():
             self.files[entry["step"]] = (folder / "text").read_text()
 
@@ -168,6 +169,29 @@ def test_on_a_full_disk_scores_still_arrive_and_the_loss_of_a_file_is_told(tmp_p
     outbox.put({"kind": "artifact", "file": "curves.png", "folder": "figures", "step": 2}, full)
     put(outbox, 3)
     assert outbox.close(patience=0) == 0
-    assert store.taken == [1, 3]
+    assert store.taken == [1, {"not_logged": "curves.png"}, 3]
     first, second = [record.getMessage() for record in caplog.records]
-    assert "has to arrive at once" in first and "curves.png is lost" in second and "No space left" in second
+    assert "has to arrive at once" in first and "curves.png is not logged" in second and "No space left" in second
+    assert outbox.lost == ["curves.png"]
+
+
+def test_after_a_line_that_a_full_disk_cut_off_the_next_can_be_read(tmp_path, store, monkeypatch):
+    store.error = ConnectionRefusedError()
+    outbox = Outbox(tmp_path / "outbox", "run")
+    entries = tmp_path / "outbox" / "entries.jsonl"
+    fsync = os.fsync
+
+    def full(descriptor):
+        entries.write_bytes(entries.read_bytes()[:-20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    put(outbox, 1)
+    monkeypatch.setattr("os.fsync", fsync)
+    put(outbox, 2)
+    put(outbox, 3)
+    outbox.close(patience=0)
+    store.error = None
+    assert waiting(tmp_path / "outbox") == 2
+    assert send(tmp_path / "outbox", patience=0) == 0
+    assert store.taken == [2, 3]
