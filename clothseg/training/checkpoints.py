@@ -141,11 +141,11 @@ class Checkpoints:
         }
         arrays: dict[str, Any] = {f"weights_{place}": value for place, value in enumerate(state.weights)}
         arrays |= {f"optimizer_{place}": value for place, value in enumerate(state.optimizer)}
+        arrays |= {f"confusion_{epoch.number}": epoch.confusion for epoch in state.epochs if epoch.confusion.size}
         with self._aside(self.folder / STATE) as aside:
             np.savez(
                 aside,
                 about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-                confusions=np.stack([epoch.confusion for epoch in state.epochs]),
                 **arrays,
             )
 
@@ -187,8 +187,8 @@ def read_state(path: Path, phases: Callable[[str], Phase]) -> State:
     """
     about, arrays = _read(path)
     epochs = tuple(
-        Epoch(number, phases(name), scores, confusion)
-        for (number, name, scores), confusion in zip(about["epochs"], arrays["confusions"], strict=True)
+        Epoch(number, phases(name), scores, arrays.get(f"confusion_{number}", np.zeros((0, 0), np.int64)))
+        for number, name, scores in about["epochs"]
     )
     weights, optimizer = (
         tuple(arrays[f"{kind}{place}"] for place in range(sum(name.startswith(kind) for name in arrays)))

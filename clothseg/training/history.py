@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,8 @@ class Epoch:
         number: from 1, counted across phases.
         phase: its phase.
         scores: by name: `train/...` and `val/...` scores, `learning_rate`, `images_per_second`.
-        confusion: int64 (classes, classes) of the validation photos: rows labels, columns predictions.
+        confusion: int64 (classes, classes) of the validation photos: rows labels, columns predictions. Of an epoch that
+            is neither the last nor the best (0, 0), so that memory does not grow with the epochs.
     """
 
     number: int
@@ -44,6 +45,14 @@ class History:
     network: Network | None = None
     rollbacks: int = 0
     rate: float = 1.0
+
+    def append(self, epoch: Epoch, *, metric: str) -> None:
+        """Takes the latest epoch; of those before, only the best by `metric` keeps its confusion."""
+        self.epochs.append(epoch)
+        best = self.best(metric)
+        for place, one in enumerate(self.epochs[:-1]):
+            if one is not best and one.confusion.size:
+                self.epochs[place] = replace(one, confusion=np.zeros((0, 0), np.int64))
 
     def series(self) -> dict[str, list[float]]:
         """Every score as a list over the epochs."""

@@ -305,7 +305,7 @@ class _Recorder(keras.callbacks.Callback):
         if images > 0:
             assert self.first_batch_done is not None and self.last_batch_done is not None
             scores["images_per_second"] = images / (self.last_batch_done - self.first_batch_done)
-        self.history.epochs.append(Epoch(epoch + 1, self.phase, scores, self.confusion.counts()))
+        self.history.append(Epoch(epoch + 1, self.phase, scores, self.confusion.counts()), metric=self.metric)
         self.state = State.of(self.history, self.model, trained=self.averaged.raw())
         self.keep(self.state)
         self.tell()
