@@ -99,7 +99,7 @@ def test_a_disk_that_is_full_when_checkpoints_are_kept(clothseg, whole, tmp_path
     folder, uninterrupted = whole
     shutil.copytree(folder / "cache", tmp_path / "cache")
     script = f"""
-        (until [ -e $DISK/run/weights/best.weights.h5 ]; do sleep 0.05; done; fill) &
+        (until [ -e $DISK/run/weights/best.npz ]; do sleep 0.05; done; fill) &
         $TRAIN {shlex.join(TRAINING)} hydra.run.dir=$DISK/run; first=$?
         wait; free
         $TRAIN resume=last; echo ends $first $?

@@ -220,7 +220,8 @@ class Report:
             return
         log.info("logging weights, figures and the model")
         best, last, kept = checkpoints.saved["best"], checkpoints.saved["last"], checkpoints.saved[keep]
-        self.model.load_weights(checkpoints.path(keep))
+        checkpoints.export(self.model)
+        checkpoints.load(keep, self.model)
         self.curves(history)
         self.classes(kept.confusion, what=f"epoch {kept.number}")
         if kept.number != self.predictions_drawn:

@@ -1,7 +1,7 @@
 """What is kept of a training while it goes on: weights to use, and a state to go on from.
 
-Nothing is unpickled: weights are Keras's HDF5 files, a state is an NPZ file of plain arrays. Importing this module does
-not load Keras.
+Nothing is unpickled: what is kept are NPZ files of plain arrays and, at the end, Keras's HDF5 files of weights.
+Importing this module does not load Keras.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Checkpoints:
     before survives a crash. Called with an epoch, as a listener for `fit_phases`, it keeps the weights.
 
     Args:
-        folder: gets `state.npz`, `last.weights.h5` and `best.weights.h5`.
+        folder: gets `state.npz`, `last.npz` and `best.npz`.
         metric: the score by which epochs are compared, higher is better.
         begun: `time.monotonic()` at which the training began, or would have without its interruptions.
 
@@ -110,25 +110,34 @@ class Checkpoints:
         self.saved: dict[str, Epoch] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, which: str) -> Path:
-        """Where the weights of "last" or "best" are."""
-        return self.folder / f"{which}.weights.h5"
-
     def __call__(self, epoch: Epoch, history: History) -> None:
-        self.write("last", epoch.phase.network.model)
+        # Arrays: as HDF5, Keras takes a second or so for a network of 400 layers, whatever their size.
+        with self._aside(self._arrays("last")) as aside:
+            np.savez(aside, *(_value(variable) for variable in epoch.phase.network.model.weights))
         self.saved["last"] = epoch
         best = history.best(self.metric)
         assert best is not None
         if best is epoch:
-            with self._aside(self.path("best")) as aside:
-                shutil.copyfile(self.path("last"), aside)
+            with self._aside(self._arrays("best")) as aside:
+                shutil.copyfile(self._arrays("last"), aside)
         self.saved["best"] = best
 
+    def load(self, which: str, model: keras.Model) -> None:
+        """Gives a model, of any size, the weights of "last" or "best"."""
+        with np.load(self._arrays(which), allow_pickle=False) as file:
+            model.set_weights([file[f"arr_{place}"] for place in range(len(file.files))])
+
+    def export(self, model: keras.Model) -> None:
+        """Writes the weights of the last and the best epoch as Keras's files; the model is left with either."""
+        for which in self.saved:
+            self.load(which, model)
+            self.write(which, model)
+
     def write(self, which: str, model: keras.Model) -> None:
-        """Writes the present weights of a model."""
+        """Writes the present weights of a model as Keras's `WHICH.weights.h5`."""
         file = _InMemory()
         model.save_weights(file)
-        with self._aside(self.path(which)) as aside:
+        with self._aside(self.folder / f"{which}.weights.h5") as aside:
             aside.write_bytes(file.getbuffer())
 
     def keep(self, state: State) -> None:
@@ -151,12 +160,15 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes everything, once it is kept elsewhere or not wanted."""
-        for path in (self.folder / STATE, *self.files()):
+        for path in (self.folder / STATE, *map(self._arrays, ("last", "best")), *self.files()):
             path.unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
-        """The files of weights."""
+        """Keras's files of weights."""
         return sorted(path for path in self.folder.glob("*.weights.h5") if ".partial." not in path.name)
+
+    def _arrays(self, which: str) -> Path:
+        return self.folder / f"{which}.npz"
 
     @contextmanager
     def _aside(self, path: Path) -> Iterator[Path]:

@@ -109,7 +109,7 @@ def told(history: History) -> list[tuple]:
 def files(folder: Path) -> dict[str, list[np.ndarray]]:
     net, found = network(8).model, {}
     for which in ("best", "last"):
-        net.load_weights(folder / f"{which}.weights.h5")
+        Checkpoints(folder, metric="val/accuracy", begun=0.0).load(which, net)
         found[which] = net.get_weights()
     return found
 
@@ -242,6 +242,13 @@ def test_weights_of_the_best_and_of_the_last_epoch_are_kept(tmp_path):
         checkpoints(history.epochs[-1], history)
     assert {which: epoch.number for which, epoch in checkpoints.saved.items()} == {"last": 4, "best": 2}
     for which, epoch in checkpoints.saved.items():
-        model.load_weights(checkpoints.path(which))
+        checkpoints.load(which, model)
         assert np.array(model.layers[-1].bias).tolist() == [epoch.number] * CLASSES
-    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["best.weights.h5", "last.weights.h5"]
+    assert sorted(path.name for path in (tmp_path / "weights").iterdir()) == ["best.npz", "last.npz"]
+    checkpoints.export(model)
+    assert [path.name for path in checkpoints.files()] == ["best.weights.h5", "last.weights.h5"]
+    for which, epoch in checkpoints.saved.items():
+        model.load_weights(tmp_path / "weights" / f"{which}.weights.h5")
+        assert np.array(model.layers[-1].bias).tolist() == [epoch.number] * CLASSES
+    checkpoints.clear()
+    assert not list((tmp_path / "weights").iterdir())
