@@ -1,0 +1,353 @@
+"""`python -m benchmarks [ROW ...]`: measures rows in pairs and puts them into `experiments/benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.pairs import Compared, Measure, in_turns
+from benchmarks.results import save
+
+# Of the training that is compared with the article's script: the same network, photos, steps and epochs.
+ARTICLE = ("backbone=densenet121", "backbone.weights=null", "tracking.log_model=false", "evaluation.native=false")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and with what is measured.
+
+    Attributes:
+        work: a folder for stores, caches and files, kept between calls.
+        weights: of MobileNetV2 and of DenseNet169, where the row needs trained ones.
+        pairs: how often.
+    """
+
+    work: Path
+    weights: Mapping[str, str]
+    pairs: int
+
+    def photos(self) -> Path:
+        """A folder with the article's 1,000 photos as JPEG and their masks as PNG, made once."""
+        folder = self.work / "photos_and_masks"
+        if not (folder / "done").exists():
+            from PIL import Image
+            from tqdm import tqdm
+
+            from clothseg import entry
+            from clothseg.sweeps import plugin
+
+            plugin.register()
+            source = entry.build(entry.compose("train", ["dataset=ccp", "dataset.subset=article"]).dataset)
+            for part in ("photos", "masks"):
+                shutil.rmtree(folder / part, ignore_errors=True)
+                (folder / part).mkdir(parents=True)
+            originals = {path.stem: path for path in Path(source.root).rglob("photos/*.jpg")}
+            for name in tqdm(source.names(), desc="writing masks", unit="photo", disable=None):
+                shutil.copyfile(originals[name], folder / "photos" / f"{name}.jpg")
+                Image.fromarray(source.read(name)[1]).save(folder / "masks" / f"{name}.png")
+            (folder / "done").touch()
+        return folder
+
+    def train(self, *overrides: str) -> list[str]:
+        """The command that trains with what is measured in it."""
+        return [sys.executable, "-m", "benchmarks.trained", *overrides]
+
+    def article(self, *options: str) -> list[str]:
+        """The command of the article's script."""
+        return [sys.executable, "-m", "benchmarks.article_script", str(self.photos()), *options]
+
+    def events(self, command: Sequence[str]) -> list[dict]:
+        """What a command told, in a folder with a store of its own."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment.setdefault("CLOTHSEG_CACHE", str(self.work / "cache"))
+        with tempfile.TemporaryDirectory(dir=self.work) as folder:
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"benchmarks: {' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
+
+    def last(self, command: Sequence[str], *names: str) -> dict[str, float]:
+        """Of the last thing that a command told, some values."""
+        last = self.events(command)[-1]
+        return {name: last[name] for name in names}
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(setting: Setting) -> dict[str, Compared]:
+    """From the command to the end of the first training step, the prepared photos being there."""
+    ours = lambda: setting.last(setting.train(*ARTICLE, "--first-step"), "seconds")  # noqa: E731
+    ours()  # prepares the photos
+    return _turns(setting, ours, lambda: setting.last(setting.article("--first-step"), "seconds"))
+
+
+def epochs(setting: Setting) -> dict[str, Compared]:
+    """An epoch of 12 batches of 64 with DenseNet121 at 128 px, and the peak memory of such a training."""
+
+    def measured(events: list[dict]) -> dict[str, float]:
+        # Of each phase the last of two epochs; the first builds the graph.
+        took = {event["phase"]: event["took"] for event in events if event["event"] == "epoch"}
+        return {f"{phase}, s": seconds for phase, seconds in took.items()} | {"memory, MB": events[-1]["megabytes"]}
+
+    short = ("schedule.phases.frozen.epochs=2", "schedule.phases.fine_tuning.epochs=2")
+    return _turns(
+        setting,
+        lambda: measured(setting.events(setting.train(*ARTICLE, *short))),
+        lambda: measured(setting.events(setting.article("--epochs", "2", "2"))),
+    )
+
+
+def target(setting: Setting) -> dict[str, Compared]:
+    """Seconds until the accuracy is reached that the article's script ends with (DenseNet169, 40 epochs)."""
+    script = setting.article("--encoder", "DenseNet169", "--weights", setting.weights["densenet169"])
+    fast = ("experiment=fast", f"backbone.weights={setting.weights['mobilenetv2']}", "evaluation.native=false")
+    reached = 0.0
+
+    def theirs() -> dict[str, float]:
+        nonlocal reached
+        *_, last, end = setting.events(script)
+        reached = last["accuracy"]
+        return {"seconds": end["seconds"]}
+
+    def ours() -> dict[str, float]:
+        found = [event for event in setting.events(setting.train(*fast)) if event["event"] == "epoch"]
+        enough = [event["seconds"] for event in found if event["accuracy"] >= reached]
+        return {"seconds": enough[0] if enough else float("inf")}
+
+    # The script first: it says what has to be reached.
+    compared = in_turns(theirs, ours, pairs=setting.pairs, tell=_tell)
+    return {name: Compared(one.theirs, one.ours) for name, one in compared.items()}
+
+
+def step(setting: Setting) -> dict[str, Compared]:
+    """A training step of the same graph in PyTorch, in both precisions."""
+    _need("torch")
+    found = {}
+    for mode in ("fine_tuning", "frozen"):
+        for precision in ("float32", "bfloat16"):
+            one = _of_step(
+                setting, ("keras", mode, "--precision", precision), ("torch", mode, "--precision", precision)
+            )
+            found[f"{mode} {precision}, s"] = one
+    return found
+
+
+def pipeline(setting: Setting) -> dict[str, Compared]:
+    """Training examples without a network, seconds each; and a step on real batches against a step on one batch."""
+    folder = str(setting.photos())
+
+    def examples(which: str, *options: str) -> Measure:
+        return lambda: setting.last([sys.executable, "-m", "benchmarks.pipeline", which, folder, *options], "took")
+
+    found = {"article's, s": _turns(setting, examples("ours"), examples("article"))["took"]}
+    if importlib.util.find_spec("albumentations") and importlib.util.find_spec("torch"):
+        light = ("--augmentation", "light")
+        found["random, s"] = _turns(setting, examples("ours", *light), examples("torch", *light))["took"]
+    short = (*ARTICLE, "schedule=one_phase", "schedule.phases.training.epochs=3",
+             "schedule.phases.training.steps_per_epoch=8", "--untracked")  # fmt: skip
+
+    def epoch(*options: str) -> Measure:
+        return lambda: {"took": setting.events(setting.train(*short, *options))[-2]["took"]}
+
+    found["waiting, epoch s"] = _turns(setting, epoch(), epoch("--one-batch"))["took"]
+    return found
+
+
+def prediction(setting: Setting) -> dict[str, Compared]:
+    """Logits of one photo and of 64 by the training's own network, and by others."""
+    files = setting.work / "exported"
+    if not (files / "network.onnx").exists():
+        setting.events([*_STEP, "write", "predict", "--file", str(files)])
+    others = {
+        "SavedModel": ("saved_model", "float32", "saved_model"),
+        "PyTorch bfloat16": ("torch", "bfloat16", None),
+        "ONNX Runtime": ("onnx", "float32", "network.onnx"),
+        "OpenVINO": ("openvino", "float32", "network.onnx"),
+        "OpenVINO bfloat16": ("openvino", "bfloat16", "network.onnx"),
+    }
+    needed = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
+    found = {}
+    for name, (framework, precision, file) in others.items():
+        if importlib.util.find_spec(needed[framework]) is None:
+            _tell(f"{needed[framework]} is not installed: {name} is left out")
+            continue
+        given = (framework, "predict", "--precision", precision, *(("--file", str(files / file)) if file else ()))
+        for size in (1, 64):
+            more = ("--batch", str(size), "--calls", "30" if size == 1 else "6")
+            ours = ("keras", "predict", "--precision", "bfloat16", *more)
+            found[f"{size} against {name}, s"] = _of_step(setting, ours, (*given, *more))
+    return found
+
+
+def tracked(setting: Setting) -> dict[str, Compared]:
+    """`fast` from its first step to its end with everything tracked, and with nothing."""
+    fast = ("experiment=fast", f"backbone.weights={setting.weights['mobilenetv2']}", "evaluation.native=false")
+
+    def measured(*options: str) -> Measure:
+        def once() -> dict[str, float]:
+            events = setting.events(setting.train(*fast, *options))
+            begun = next(event["seconds"] for event in events if event["event"] == "fit")
+            return {"s": events[-1]["seconds"] - begun}
+
+        return once
+
+    return _turns(setting, measured(), measured("--untracked"))
+
+
+def commands(setting: Setting) -> dict[str, Compared]:
+    """Seconds of short commands, against what they may take."""
+    given = {
+        "--help": ([sys.executable, "-m", "clothseg.train", "--help"], 1.5),
+        "a misspelt option": ([sys.executable, "-m", "clothseg.train", "bacbone=densenet121"], 1.5),
+        "import clothseg": ([sys.executable, "-c", "import clothseg"], 0.2),
+    }
+    found = {}
+    for name, (command, most) in given.items():
+
+        def once(command: list[str] = command) -> dict[str, float]:
+            begun = time.perf_counter()
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+            return {"s": time.perf_counter() - begun}
+
+        found[f"{name}, s"] = in_turns(once, lambda most=most: {"s": most}, pairs=max(5, setting.pairs), tell=_tell)[
+            "s"
+        ]
+    return found
+
+
+def sweep(setting: Setting) -> dict[str, Compared]:
+    """A sweep of 12 short trials against 12 commands."""
+    short = ("experiment=quickstart", "backbone=mobilenetv2", "backbone.weights=null", "image_size=[64,64]",
+             "dataset.count=100", "schedule.phases.frozen.epochs=1", "schedule.phases.fine_tuning.epochs=1",
+             "evaluation.native=false", "tracking.log_model=false")  # fmt: skip
+    rates = [0.0001 * 1.3**number for number in range(12)]
+
+    def run(*commands: Sequence[str]) -> dict[str, float]:
+        environment = os.environ | {"CLOTHSEG_CACHE": str(setting.work / "cache"), "PYTHONPATH": str(ROOT)}
+        with tempfile.TemporaryDirectory(dir=setting.work) as folder:
+            begun = time.perf_counter()
+            for command in commands:
+                subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+            return {"s": time.perf_counter() - begun}
+
+    train = [sys.executable, "-m", "clothseg.train", *short]
+    together = [*train, "-m", "hydra/launcher=workers", "optimizer.learning_rate=" + ",".join(map(str, rates))]
+    each = [[*train, f"optimizer.learning_rate={rate}"] for rate in rates]
+    return _turns(setting, lambda: run(together), lambda: run(*each))
+
+
+def gpu(setting: Setting) -> dict[str, Compared]:
+    """Training steps on a GPU, `KERAS_BACKEND=jax` against PyTorch with `torch.compile`."""
+    if shutil.which("nvidia-smi") is None:
+        raise SystemExit("benchmarks: gpu needs a GPU, JAX and PyTorch for it; nvidia-smi is not here")
+    _need("torch", "jax")
+    os.environ["KERAS_BACKEND"] = "jax"
+    found = {}
+    for size in (128, 256):
+        given = ("fine_tuning", "--precision", "bfloat16", "--size", str(size), "--calls", "30", "--compile")
+        found[f"{size} px, s"] = _of_step(setting, ("keras", *given), ("torch", *given))
+    return found
+
+
+# Every row, with the highest ratios that are wanted.
+ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]]] = {
+    "start": (start, {"seconds": 0.25}),
+    "epochs": (epochs, {"frozen, s": 0.5, "fine_tuning, s": 0.65, "memory, MB": 1 / 3}),
+    "target": (target, {"seconds": 0.2}),
+    "step": (step, {f"{m} {p}, s": 1.0 for m in ("frozen", "fine_tuning") for p in ("float32", "bfloat16")}),
+    "pipeline": (pipeline, {"article's, s": 0.2, "random, s": 0.5, "waiting, epoch s": 1.03}),
+    "prediction": (
+        prediction,
+        {
+            f"{n} against {name}, s": 1.0
+            for n in (1, 64)
+            for name in ("SavedModel", "PyTorch bfloat16", "ONNX Runtime", "OpenVINO", "OpenVINO bfloat16")
+        },
+    ),
+    "tracked": (tracked, {"s": 1.03}),
+    "commands": (commands, {"--help, s": 1.0, "a misspelt option, s": 1.0, "import clothseg, s": 1.0}),
+    "sweep": (sweep, {"s": 1.0}),
+    "gpu": (gpu, {"128 px, s": 1.0, "256 px, s": 1.0}),
+}
+_STEP = [sys.executable, "-m", "benchmarks.step"]
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measures the rows that are named, or all but `target` and `gpu`."""
+    arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    arguments.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all but target and gpu")
+    arguments.add_argument("--pairs", type=int, default=3)
+    arguments.add_argument("--output", type=Path, default=ROOT / "experiments" / "benchmarks")
+    arguments.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "clothseg-benchmarks")
+    arguments.add_argument("--mobilenetv2", metavar="FILE", help="of weights, for tracked and target")
+    arguments.add_argument("--densenet169", metavar="FILE", help="of weights, for target")
+    options = arguments.parse_args(given)
+    for row in options.rows:
+        if row not in ROWS:
+            raise SystemExit(f"benchmarks: there is no row {row}; there are {', '.join(ROWS)}")
+    if options.pairs < 1:
+        raise SystemExit(f"benchmarks: --pairs {options.pairs} measures nothing; 1 or more does")
+    weights = {
+        name: str(Path(file).resolve()) for name in ("mobilenetv2", "densenet169") if (file := getattr(options, name))
+    }
+    chosen = options.rows or [row for row in ROWS if row not in ("target", "gpu")]
+    for row, needed in {"tracked": ["mobilenetv2"], "target": ["mobilenetv2", "densenet169"]}.items():
+        for name in needed:
+            if row in chosen and name not in weights:
+                raise SystemExit(f"benchmarks: {row} needs trained weights; --{name} FILE names them")
+    options.work.mkdir(parents=True, exist_ok=True)
+    setting = Setting(options.work.resolve(), weights, options.pairs)
+    for row in chosen:
+        measure, goals = ROWS[row]
+        _tell(f"{row}: {measure.__doc__}")
+        save(options.output, row, goals, measure(setting), machine())
+    _tell(f"results: {options.output}")
+
+
+def machine() -> str:
+    """Processor, cores and versions, in words."""
+    from importlib.metadata import version
+
+    name = platform.processor() or platform.machine()
+    cpu = Path("/proc/cpuinfo")
+    if cpu.is_file():
+        name = next(
+            (line.partition(": ")[2] for line in cpu.read_text().splitlines() if line.startswith("model name")), name
+        )
+    return f"{name}, {os.cpu_count()} cores, Keras {version('keras')}"
+
+
+def _of_step(setting: Setting, ours: Sequence[str], theirs: Sequence[str]) -> Compared:
+    measure = lambda given: lambda: setting.last([*_STEP, *given], "took")  # noqa: E731
+    return _turns(setting, measure(ours), measure(theirs))["took"]
+
+
+def _turns(setting: Setting, ours: Measure, theirs: Measure) -> dict[str, Compared]:
+    return in_turns(ours, theirs, pairs=setting.pairs, tell=_tell)
+
+
+def _need(*packages: str) -> None:
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise SystemExit(f'benchmarks: {name} is not installed; pip install -e ".[benchmarks]"')
+
+
+def _tell(what: str) -> None:
+    print(what, flush=True)
+
+
+if __name__ == "__main__":
+    main()

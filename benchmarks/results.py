@@ -1,0 +1,86 @@
+"""What was measured: a JSON file that grows row by row, a table and a figure of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pairs import Compared
+
+FILE = "results.json"
+
+
+def save(folder: Path, row: str, goals: Mapping[str, float], compared: Mapping[str, Compared], machine: str) -> None:
+    """Puts a row into the results, in place of what was measured of it before, and makes table and figure anew.
+
+    Args:
+        folder: gets `results.json`, `results.md` and `results.png`.
+        row: its name.
+        goals: the highest ratio that is wanted, by quantity, for those that have one.
+        compared: by quantity.
+        machine: in words.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found[row] = {
+        "machine": machine,
+        "quantities": {
+            name: {
+                "ours": one.ours, "theirs": one.theirs, "ratio": one.ratio, "spread": one.spread,
+                "goal": goals.get(name),
+            }
+            for name, one in compared.items()
+        },
+    }  # fmt: skip
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(table(found), encoding="utf-8")
+    figure(found, folder / "results.png")
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """All rows as a Markdown table, medians and ratios."""
+    lines = [
+        "| row | quantity | clothseg | the other | ratio | in pairs | goal |",
+        "| --- | --- | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for row, about in found.items():
+        for name, one in about["quantities"].items():
+            low, high = one["spread"]
+            goal = "" if one["goal"] is None else f"{one['goal']:g} {'✓' if one['ratio'] <= one['goal'] else '✗'}"
+            pairs = f"{low:.2f} to {high:.2f} ({len(one['ours'])})"
+            ours, theirs = _median(one["ours"]), _median(one["theirs"])
+            lines.append(f"| {row} | {name} | {ours:.4g} | {theirs:.4g} | {one['ratio']:.2f} | {pairs} | {goal} |")
+    return "\n".join(lines) + "\n"
+
+
+def figure(found: Mapping[str, Any], path: Path) -> None:
+    """Every ratio with its spread on a logarithmic axis, and where it was to be."""
+    from matplotlib.figure import Figure
+
+    rows = [(f"{row}: {name}", one) for row, about in found.items() for name, one in about["quantities"].items()]
+    drawn = Figure(figsize=(10, 1.2 + 0.34 * len(rows)), layout="constrained")
+    axes = drawn.subplots()
+    for place, (_, one) in enumerate(rows):
+        low, high = one["spread"]
+        axes.plot([low, high], [place, place], color="tab:blue", linewidth=6, alpha=0.3, solid_capstyle="round")
+        axes.plot(one["ratio"], place, "o", color="tab:blue", label="ratio of medians" if place == 0 else None)
+        if one["goal"] is not None:
+            axes.plot(one["goal"], place, "|", color="tab:red", markersize=14, markeredgewidth=2)
+    axes.plot([], [], color="tab:blue", linewidth=6, alpha=0.3, label="pairs")
+    axes.plot([], [], "|", color="tab:red", markersize=14, markeredgewidth=2, label="goal")
+    axes.axvline(1, color="0.6", linewidth=1)
+    axes.set(
+        xscale="log", yticks=range(len(rows)), yticklabels=[name for name, _ in rows], ylim=(len(rows) - 0.5, -0.5),
+        xlabel="clothseg over the other: less is better",
+    )  # fmt: skip
+    axes.legend(loc="best", frameon=False)
+    drawn.savefig(path, dpi=120)
+
+
+def _median(values: list[float]) -> float:
+    import statistics
+
+    return statistics.median(values)

@@ -1,0 +1,176 @@
+"""Training steps and predictions of one network in one framework, in a process of their own; tells seconds as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+CLASSES = 59
+
+
+def network(backbone: str, size: int):
+    """Our U-Net with the article's decoder, of random weights, under the present precision policy."""
+    from functools import partial
+
+    from clothseg.models.backbones import build_encoder
+    from clothseg.models.decoders import pix2pix, upsample
+    from clothseg.models.unet import build_network
+
+    encoder = build_encoder(backbone, image_size=(size, size), weights=None, input_scaling="matched")
+    decoder = partial(pix2pix, filters=(512, 256, 128, 64), upsample=upsample)
+    return build_network(encoder, decoder=decoder, classes=CLASSES, presence=False, gate=0, name="unet")
+
+
+def keras_step(given: argparse.Namespace) -> Callable[[], object]:
+    """A step of `clothseg`, or one prediction."""
+    import keras
+
+    from clothseg.models.unet import freeze
+    from clothseg.training.metrics import segmentation_metrics
+
+    keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[given.precision])
+    made = network(given.backbone, given.size)
+    photos, labels = batch(given)
+    if given.mode == "predict":
+        return lambda: made.model.predict_on_batch(photos)
+    freeze(made.encoder, given.mode == "frozen", batch_norm_frozen=False)
+    made.model.compile(
+        keras.optimizers.RMSprop(0.001),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=segmentation_metrics(CLASSES),
+        jit_compile=given.compile,
+    )
+    return lambda: made.model.train_on_batch(photos, labels)
+
+
+def torch_step(given: argparse.Namespace) -> Callable[[], object]:
+    """A step of the twin, or one prediction."""
+    import torch
+
+    from benchmarks.twin import UNet
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = UNet(CLASSES).to(device, memory_format=torch.channels_last)
+    run = torch.compile(model) if given.compile else model
+    photos, labels = batch(given)
+    x = torch.from_numpy(photos).permute(0, 3, 1, 2).to(device).contiguous(memory_format=torch.channels_last) / 255
+    y = torch.from_numpy(labels.astype(np.int64)).to(device)
+    mixed = torch.autocast(device, dtype=torch.bfloat16, enabled=given.precision == "bfloat16")
+    if given.mode == "predict":
+        model.eval()
+
+        def predict() -> object:
+            with torch.inference_mode(), mixed:
+                return run(x).float().cpu().numpy()
+
+        return predict
+    model.encoder.requires_grad_(given.mode != "frozen")
+    if given.mode == "frozen":
+        model.encoder.eval()
+    optimizer = torch.optim.RMSprop([one for one in model.parameters() if one.requires_grad], lr=0.001, alpha=0.9)
+
+    def step() -> object:
+        optimizer.zero_grad(set_to_none=True)
+        with mixed:
+            logits = run(x)
+        loss = torch.nn.functional.cross_entropy(logits.float(), y)
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def onnx_step(given: argparse.Namespace) -> Callable[[], object]:
+    """One prediction of a file by ONNX Runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(given.file), providers=["CPUExecutionProvider"])
+    photos, _ = batch(given)
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: photos})
+
+
+def openvino_step(given: argparse.Namespace) -> Callable[[], object]:
+    """One prediction of an ONNX file by OpenVINO."""
+    import openvino
+
+    hints = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[given.precision]}
+    compiled = openvino.Core().compile_model(str(given.file), "CPU", hints)
+    photos, _ = batch(given)
+    return lambda: compiled(photos)
+
+
+def saved_model_step(given: argparse.Namespace) -> Callable[[], object]:
+    """One prediction of a SavedModel."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(given.file))
+    photos, _ = batch(given)
+    return lambda: loaded.serve(photos).numpy()
+
+
+def write(given: argparse.Namespace) -> None:
+    """Our network as an ONNX file and as a SavedModel, in float32."""
+    import tf2onnx
+
+    made = network(given.backbone, given.size).model
+    given.file.mkdir(parents=True, exist_ok=True)
+    made.export(str(given.file / "saved_model"), verbose=False)
+    import tensorflow as tf
+
+    shape = tf.TensorSpec((None, given.size, given.size, 3), tf.float32)
+    function = tf.function(lambda photos: made(photos, training=False))
+    tf2onnx.convert.from_function(function, input_signature=[shape], output_path=str(given.file / "network.onnx"))
+
+
+def batch(given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Photos float32 (batch, size, size, 3) in 0..255 and labels uint8 (batch, size, size), of noise."""
+    random = np.random.default_rng(0)
+    photos = random.uniform(0, 255, (given.batch, given.size, given.size, 3)).astype(np.float32)
+    return photos, random.integers(0, CLASSES, (given.batch, given.size, given.size), np.uint8)
+
+
+STEPS = {
+    "keras": keras_step, "torch": torch_step, "onnx": onnx_step, "openvino": openvino_step,
+    "saved_model": saved_model_step,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measures as the arguments say: prints the median seconds of a call, and how many photos that is a second."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("framework", choices=[*STEPS, "write"])
+    arguments.add_argument("mode", choices=["frozen", "fine_tuning", "predict"])
+    arguments.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    arguments.add_argument("--backbone", default="densenet121")
+    arguments.add_argument("--size", type=int, default=128)
+    arguments.add_argument("--batch", type=int, default=64)
+    arguments.add_argument("--calls", type=int, default=4)
+    arguments.add_argument("--compile", action="store_true")
+    arguments.add_argument("--file", type=Path)
+    given = arguments.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if given.framework == "write":
+        write(given)
+        return
+    call = STEPS[given.framework](given)
+    for _ in range(2):
+        call()
+    took = []
+    for _ in range(given.calls):
+        begun = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - begun)
+    print(json.dumps({"event": "end", "took": statistics.median(took)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

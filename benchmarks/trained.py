@@ -1,0 +1,87 @@
+"""`python -m clothseg.train`, which also tells what happens in lines of JSON, as the article's script here does."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+
+from benchmarks.article_script import tell
+from clothseg import entry, train
+from clothseg.sweeps import plugin
+
+
+def main() -> None:
+    """Trains by Hydra's overrides and by options of its own.
+
+    `--first-step` ends after a step, `--untracked` neither logs nor keeps anything, `--one-batch` trains on one batch.
+    """
+    own = {option: option in sys.argv for option in ("--first-step", "--untracked", "--one-batch")}
+    sys.argv = [each for each in sys.argv if each not in own]
+    patch(first_step=own["--first-step"], untracked=own["--untracked"], one_batch=own["--one-batch"])
+    plugin.register()
+    entry.run(train.main, config_name="train", arguments=train._arguments)
+    tell("end", megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def patch(*, first_step: bool, untracked: bool, one_batch: bool) -> None:
+    """Hooks into the training once Keras is loaded, which has to stay as late as it is."""
+    from clothseg.training import backend
+
+    load = backend.load
+
+    def loaded(**options: object) -> None:
+        load(**options)
+        from clothseg.training.phases import _Recorder
+
+        begin, batch, end = _Recorder.on_epoch_begin, _Recorder.on_train_batch_end, _Recorder.on_epoch_end
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 0:
+                tell("fit")
+            self.took = time.perf_counter()
+            begin(self, epoch, logs)
+
+        def on_train_batch_end(self, step, logs=None):
+            batch(self, step, logs)
+            if first_step:
+                tell("first step")
+                os._exit(0)
+
+        def on_epoch_end(self, epoch, logs=None):
+            took = time.perf_counter() - self.took
+            end(self, epoch, logs)
+            tell("epoch", phase=self.phase.name, took=took, accuracy=float(logs["val_accuracy"]))
+
+        _Recorder.on_epoch_begin, _Recorder.on_train_batch_end = on_epoch_begin, on_train_batch_end
+        _Recorder.on_epoch_end = on_epoch_end
+        if untracked:
+            without_tracking()
+        if one_batch:
+            from clothseg.assemble import Batches
+
+            training = Batches.training
+            Batches.training = lambda self, phase: training(self, phase).take(1).cache().repeat()
+
+    backend.load = loaded
+
+
+def without_tracking() -> None:
+    """Nothing is logged, drawn or kept: what a training costs by itself."""
+    from clothseg.tracking.report import Report
+    from clothseg.training.checkpoints import Checkpoints
+
+    def nothing(*arguments: object, **options: object) -> None:
+        return None
+
+    def remember(self, epoch, history):
+        self.saved = {"last": epoch, "best": epoch}
+
+    for name in ("data", "augmentation", "after_epoch", "after_phase", "conclude"):
+        setattr(Report, name, nothing)
+    Checkpoints.keep, Checkpoints.__call__ = nothing, remember
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Ratios of benchmarks are those that one works out by hand, and rows are kept one by one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks.pairs import Compared, in_turns  # noqa: E402
+from benchmarks.results import save, table  # noqa: E402
+
+
+def test_the_ratio_is_that_of_medians_and_the_spread_that_within_pairs():
+    one = Compared(ours=(1.0, 2.0, 9.0), theirs=(4.0, 4.0, 3.0))
+    assert one.ratio == 0.5
+    assert one.spread == (0.25, 3.0)
+
+
+def test_pairs_are_measured_in_turns_and_what_only_one_has_is_left_out():
+    order = []
+
+    def measure(who):
+        def once():
+            order.append(who)
+            return {"s": float(len(order)), who: 0.0}
+
+        return once
+
+    told = []
+    found = in_turns(measure("ours"), measure("theirs"), pairs=3, tell=told.append)
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert found == {"s": Compared((1.0, 4.0, 5.0), (2.0, 3.0, 6.0))}
+    assert told[0] == "pair 1 of 3, ours: s 1, ours 0"
+    with pytest.raises(ValueError, match="0 pairs"):
+        in_turns(measure("a"), measure("b"), pairs=0, tell=told.append)
+    with pytest.raises(ValueError, match="nothing is common"):
+        in_turns(lambda: {"a": 1.0}, lambda: {"b": 1.0}, pairs=1, tell=told.append)
+
+
+def test_a_row_measured_again_takes_the_place_of_the_old_one_and_others_stay(tmp_path):
+    save(tmp_path, "a", {"s": 0.5}, {"s": Compared((1.0,), (4.0,))}, "machine")
+    save(tmp_path, "b", {}, {"s": Compared((3.0,), (2.0,))}, "machine")
+    save(tmp_path, "a", {"s": 0.5}, {"s": Compared((3.0,), (4.0,))}, "machine")
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert list(kept) == ["a", "b"] and kept["a"]["quantities"]["s"]["ratio"] == 0.75
+    assert (tmp_path / "results.md").read_text() == table(kept)
+    assert "| a | s | 3 | 4 | 0.75 | 0.75 to 0.75 (1) | 0.5 ✗ |" in table(kept)
+    assert "| b | s | 3 | 2 | 1.50 | 1.50 to 1.50 (1) |  |" in table(kept)
+    assert (tmp_path / "results.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["spede"], "there is no row spede; there are start, epochs, target, step,"),
+        (["tracked"], "tracked needs trained weights; --mobilenetv2 FILE names them"),
+        (["start", "--pairs", "0"], "--pairs 0 measures nothing"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_on_one_line(arguments, told):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and told in done.stderr
