@@ -44,7 +44,7 @@ def test_a_better_run_is_called_better_and_in_what(clothseg, three_runs):
     assert drawn == {"scores.png", "classes.png", "curves.png", "differing_photos.png"}
     logged = three_runs.client().get_run(re.search(r"run ([0-9a-f]{32})", done.stdout)[1])
     assert logged.info.status == "FINISHED"
-    assert logged.data.metrics["difference/accuracy"] == pytest.approx(float(long["difference"]), abs=1e-5)
+    assert logged.data.metrics["val_difference/accuracy"] == pytest.approx(float(long["difference"]), abs=1e-5)
 
 
 def test_seeds_of_one_configuration_are_no_difference(clothseg, three_runs):

@@ -214,7 +214,9 @@ def _values(comparison: Comparison) -> dict[str, float]:
     for place in range(1, len(comparison.configurations)):
         for score in NAMES:
             difference = comparison.difference(score, place)
-            name = f"difference/{score}" if len(comparison.configurations) == 2 else f"difference_{place}/{score}"
+            name = (
+                f"val_difference/{score}" if len(comparison.configurations) == 2 else f"val_difference_{place}/{score}"
+            )
             values |= {name: difference.value, f"{name}_low": difference.low, f"{name}_high": difference.high}
     return values
 

@@ -244,6 +244,14 @@ class Report:
             best.scores[checkpoints.metric],
             best.number,
         )
+        self.run.describe(
+            self.run.tags.get("command", ""),
+            f"Epoch {last.number} on {len(self.parts.validation)} validation photos: accuracy "
+            f"{last.scores['val/accuracy']:.3f} (all background: "
+            f"{scores.background_accuracy(Counts.of(last.confusion)):.3f}), mean IoU {last.scores['val/miou']:.3f}, "
+            f"clothing mean IoU {last.scores['val/clothing_miou']:.3f}. Best {checkpoints.metric} "
+            f"{best.scores[checkpoints.metric]:.3f} in epoch {best.number}.",
+        )
         log.info("run %s: %s", self.run.id, self.run.where())
         log.info("all runs and their scores: %s", self.run.where_all())
 

@@ -26,7 +26,12 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context import registry
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+)
 from PIL import Image
 
 from clothseg.errors import StoppedError, UserError
@@ -59,6 +64,7 @@ PACKAGES = (
     "scikit-learn",
     "pillow",
 )
+_CODE = "    "  # by which a description, Markdown, has a command on a line of its own
 PARAMETER_LENGTH = 6000  # MLflow's limit
 PATIENCE_AFTER_CTRL_C = 5.0  # seconds; schedulers kill soon after they ask
 
@@ -69,6 +75,10 @@ def _link_or_copy(path: Path, other: Path) -> None:
         os.link(path, other)
     except OSError:
         shutil.copyfile(path, other)
+
+
+def _is_ours(description: str) -> bool:
+    return description == "" or description.startswith(f"{_CODE}python -m clothseg")
 
 
 class RunLog:
@@ -300,6 +310,20 @@ class TrackedRun(RunLog):
     def where_all(self) -> str:
         """Where to look at it among all runs of its experiment."""
         return where_all(self.experiment_id)
+
+    def describe(self, command: str, text: str) -> None:
+        """Sets the description that MLflow shows above a run, unless somebody has written another.
+
+        Args:
+            command: what the run came of.
+            text: what is to be known of it first.
+        """
+        try:
+            now = self._client.get_run(self.id).data.tags.get(MLFLOW_RUN_NOTE, "")
+        except Exception:
+            return  # of a server that is away, which has more important things to be given
+        if _is_ours(now):
+            self.tag(MLFLOW_RUN_NOTE, f"{_CODE}{command}\n\n{text}")
 
     def configuration(self, text: str, values: Mapping[str, Any]) -> None:
         """Logs what was run: the configuration as a file and as parameters, and the versions of packages."""

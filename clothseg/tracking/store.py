@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ from clothseg.errors import UserError
 VIEW = "clothseg"
 SHOWN_METRICS = ("val_native/clothing_miou", "val_native/accuracy", "val_native/miou", "val_best/clothing_miou")
 SHOWN_PARAMS = ("backbone.name", "batch_size", "optimizer.learning_rate", "seed")
+
+# What a database says whose tables are being made at this moment; how often it is then tried, and the pause in seconds.
+_BEING_MADE = "IntegrityError|already exists|duplicate|does not exist|no such table|Online migration expected"
+ATTEMPTS, SETTLE = 10, 1.0
 
 
 def quiet() -> None:
@@ -47,11 +52,16 @@ def open_store() -> None:
         UserError: it cannot be made, or its server is away, or does not know the user.
     """
     quiet()
-    try:
-        with briefly(), _alone():
-            mlflow.MlflowClient().search_experiments(max_results=1)
-    except Exception as error:
-        raise cannot_track(error) from error
+    for attempt in range(ATTEMPTS):
+        try:
+            with briefly(), _alone():
+                mlflow.MlflowClient().search_experiments(max_results=1)
+            return
+        except Exception as error:
+            # On another machine somebody may be making the tables of the same database.
+            if attempt == ATTEMPTS - 1 or not re.search(_BEING_MADE, str(error)):
+                raise cannot_track(error) from error
+            time.sleep(SETTLE)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import optuna
 from mlflow.entities import LifecycleStage, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -27,7 +26,6 @@ from clothseg.tracking.study_figures import study_figures
 log = logging.getLogger(__name__)
 
 SHARE_OF_DRAWING = 0.05  # of the time that may be spent on figures while trials run
-ATTEMPTS = 5  # to open a database in which another process makes the tables
 SETTLE = 1.0  # seconds; by less, workers may see each other's runs late, and their clocks differ
 
 
@@ -55,7 +53,7 @@ class SweepRun:
         open_store()
         self.drawn, self.seconds = -float("inf"), 0.0
         try:
-            self.client = _client()
+            self.client = mlflow.MlflowClient()
             run = self._open(experiment, name, known)
             self.id, self.experiment_id = run.info.run_id, run.info.experiment_id
             self.client.update_run(self.id, status="RUNNING")
@@ -94,6 +92,7 @@ class SweepRun:
             counts = {f"trials.{state.name.lower()}": sum(trial.state is state for trial in trials) for state in states}
             self._tag(self.id, counts)
             self._best(study, objectives, trials)
+            self._describe(study, counts)
             if final or time.monotonic() - self.drawn > self.seconds / SHARE_OF_DRAWING:
                 begun = time.monotonic()
                 for name, figure in study_figures(study, objectives=objectives).items():
@@ -180,6 +179,19 @@ class SweepRun:
         ended = sum(trial.state.is_finished() for trial in trials)
         self.client.log_metric(self.id, f"best/{objectives[0]}", best.values[0], step=ended)
 
+    def _describe(self, study: optuna.Study, counts: Mapping[str, int]) -> None:
+        """Sets the description that MLflow shows above the run, unless somebody has written another."""
+        tags = self.client.get_run(self.id).data.tags
+        now, begin = tags.get(MLFLOW_RUN_NOTE, ""), f"Study {study.study_name}"
+        if now and not now.startswith(begin):
+            return
+        told = [f"{begin}: " + ", ".join(f"{count} {name.removeprefix('trials.')}" for name, count in counts.items())]
+        best = {key.removeprefix("best."): value for key, value in tags.items() if key.startswith("best.")}
+        if best:
+            options = ", ".join(f"{key}={value}" for key, value in best.items() if key not in ("trial", "value"))
+            told.append(f"Best: trial {best['trial']}, {float(best['value']):.4f} with {options}")
+        self._tag(self.id, {MLFLOW_RUN_NOTE: ". ".join(told)})
+
     def _tag(self, run_id: str, tags: Mapping[str, Any]) -> None:
         # One by one, a tag that another worker sets for the first time at this moment would be an error in MLflow.
         self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
@@ -190,21 +202,3 @@ class SweepRun:
             yield
         except Exception as error:
             log.warning("%s could not be logged to %s: %s", what, store_address(), str(error).split("\n")[0])
-
-
-def _client() -> mlflow.MlflowClient:
-    """MLflow's client; its tables are made where they are missing, perhaps by another process at this moment."""
-    attempt = 0
-    while True:
-        try:
-            client = mlflow.MlflowClient()
-            client.search_experiments(max_results=1)
-            return client
-        except Exception as error:
-            # MLflow makes the tables of one database in one process at a time only for SQLite.
-            if attempt == ATTEMPTS or not re.search(
-                "IntegrityError|already exists|duplicate|does not exist|no such table", str(error)
-            ):
-                raise
-            attempt += 1
-            time.sleep(SETTLE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import mlflow
@@ -51,6 +52,27 @@ def test_a_run_says_what_made_it_and_ends_finished():
     assert found.info.status == "FINISHED" and found.info.run_name == "a run"
     assert found.data.tags["answer"] == "42" and found.data.tags["version.keras"] == versions()["keras"]
     assert found.data.tags["keras_backend"] == "tensorflow"
+
+
+def test_a_run_is_described_unless_somebody_has_done_so():
+    with opened() as run:
+        run.describe("python -m clothseg.train seed=1", "Accuracy 0.8")
+        until(lambda: "mlflow.note.content" in data(run).data.tags)
+        assert data(run).data.tags["mlflow.note.content"] == "    python -m clothseg.train seed=1\n\nAccuracy 0.8"
+        run.describe("python -m clothseg.train seed=1", "Accuracy 0.9")
+        until(lambda: data(run).data.tags["mlflow.note.content"].endswith("0.9"))
+        mlflow.MlflowClient().set_tag(run.id, "mlflow.note.content", "my words")
+        run.describe("python -m clothseg.train seed=1", "Accuracy 1.0")
+    assert data(run).data.tags["mlflow.note.content"] == "my words"
+
+
+def until(holds) -> None:
+    """Waits until what is logged in a thread has arrived."""
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it has not arrived")
 
 
 @pytest.mark.parametrize(

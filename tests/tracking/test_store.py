@@ -23,8 +23,10 @@ def test_several_that_begin_at_once_make_one_database(tmp_path, clothseg):
     assert mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_experiments()
 
 
-def test_a_store_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+def test_a_store_that_cannot_be_made_is_told(tmp_path, request):
     (tmp_path / "nowhere").touch()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/nowhere/mlflow.db")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/nowhere/mlflow.db")
+    request.addfinalizer(lambda: mlflow.set_tracking_uri(before))
     with pytest.raises(UserError, match="cannot track in sqlite:.*nowhere/mlflow.db .*; MLFLOW_TRACKING_URI names"):
         open_store()

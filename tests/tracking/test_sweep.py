@@ -145,8 +145,14 @@ def test_the_best_trial_is_told_in_tags_which_change(client):
     tags = client.get_run(run.id).data.tags
     assert (tags["best.trial"], tags["best.value"], tags["best.optimizer.learning_rate"]) == ("2", "0.5", "0.003")
     assert tags["trials.complete"] == "3" and tags["trials.pruned"] == "0"
+    description = tags["mlflow.note.content"]
+    assert ": 3 complete, 0 pruned, 0 fail. Best: trial 2, 0.5000 with " in description
+    assert description.endswith("optimizer.learning_rate=0.003")
     history = client.get_metric_history(run.id, "best/val/miou")
     assert [(point.step, point.value) for point in history] == [(2, 0.3), (3, 0.5)]
+    client.set_tag(run.id, "mlflow.note.content", "my words")
+    update(run, study(0.1, 0.3, 0.5))
+    assert client.get_run(run.id).data.tags["mlflow.note.content"] == "my words"
 
 
 def test_the_table_is_an_artifact(client):
