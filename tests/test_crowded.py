@@ -95,6 +95,7 @@ def test_a_disk_that_is_full_when_photos_are_prepared(clothseg, tmp_path):
     assert "No space left on device" in one_line(done.stderr)
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_when_checkpoints_are_kept(clothseg, whole, tmp_path):
     folder, uninterrupted = whole
     shutil.copytree(folder / "cache", tmp_path / "cache")

@@ -112,6 +112,7 @@ def test_pixels_are_added_up_over_folds_before_they_are_divided(crossed):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_fold_is_the_training_on_its_split_whatever_ran_before_it(clothseg, crossed):
     folder, _, folds, _ = crossed
     split = artifacts(folder, folds[1]) / "data" / "split.json"
@@ -124,6 +125,7 @@ def test_a_fold_is_the_training_on_its_split_whatever_ran_before_it(clothseg, cr
         assert folds[1].data.metrics[name] == alone.data.metrics[name], name
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_the_folds_that_are_done(clothseg, tmp_path):
     process = clothseg.start("train", *TINY, "folds=3", "evaluation.boundary=false", folder=tmp_path)
     for line in process.stdout:

@@ -78,6 +78,7 @@ def test_a_grouped_split_keeps_near_duplicates_on_one_side(written, clothseg, tm
     assert report["near_duplicates"] >= 28 and report["near_duplicates_across_the_split"] == 0
 
 
+@pytest.mark.long
 def test_training_takes_the_folder_as_it_is(written, clothseg, tmp_path):
     options = (
         "dataset=kaggle", f"dataset.root={written[0] / 'own'}", SIZE, "batch_size=4", "backbone=mobilenetv2",

@@ -48,7 +48,7 @@ def build(cfg) -> None:
     entry.call(cfg.sampling, entry.build(cfg.sampling), pixels)
     networks = assemble.networks(cfg, settings, classes=59)
     for phase in assemble.phases(cfg, settings, networks=networks, photos=800, variants=variants):
-        phase.network.model.compile(optimizer=phase.optimizer(), loss=assemble.loss(cfg, pixels=pixels))
+        phase.network.model.compile(optimizer=phase.optimizer(1), loss=assemble.loss(cfg, pixels=pixels))
     assert [(None, *size, 3) for size in networks] == [network.model.input_shape for network in networks.values()]
     assert all(network.model.output_shape[-1] == 59 for network in networks.values())
 
@@ -142,12 +142,12 @@ def test_every_optimizer_can_be_made_and_takes_its_learning_rate(name):
     frozen, tuned = phases(
         f"optimizer={name}", "optimizer.learning_rate=0.25", "schedule.phases.fine_tuning.learning_rate=0.125"
     )
-    assert (float(frozen.optimizer().learning_rate), float(tuned.optimizer().learning_rate)) == (0.25, 0.125)
+    assert (float(frozen.optimizer(1).learning_rate), float(tuned.optimizer(1).learning_rate)) == (0.25, 0.125)
 
 
 def test_a_phase_can_have_an_optimizer_of_its_own():
     frozen, tuned = phases("+optimizer@schedule.phases.fine_tuning.optimizer=adam")
-    assert type(frozen.optimizer()).__name__ == "RMSprop" and type(tuned.optimizer()).__name__ == "Adam"
+    assert type(frozen.optimizer(1)).__name__ == "RMSprop" and type(tuned.optimizer(1)).__name__ == "Adam"
 
 
 def test_an_optimizer_that_does_not_take_its_options_is_told_before_training():

@@ -176,6 +176,7 @@ def test_a_training_goes_on_while_the_server_is_away_and_nothing_is_missing_afte
     assert not list(folder.rglob("outbox"))
 
 
+@pytest.mark.long
 def test_what_a_server_did_not_take_in_time_one_command_delivers(trainings, client, clothseg, server):
     folder, printed = trainings["short"]
     assert "is still away" in printed and "python -m clothseg.deliver" in printed

@@ -215,6 +215,7 @@ def test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps(clothseg, fi
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_same_seed_same_numbers_and_prepared_data_are_used_again(clothseg, finished, tmp_path):
     folder, _, run = finished
     again = clothseg("train", *SMALL, *KERAS_BACKBONE, f"prepare.cache={folder / 'cache'}", folder=tmp_path)

@@ -145,6 +145,7 @@ def test_the_table_says_how_far_each_trial_is_from_the_baseline(swept):
     assert [row["epochs"] for row in rows] == ["2", "1", "1"]
 
 
+@pytest.mark.long
 def test_the_same_command_with_more_trials_goes_on_in_the_same_run(swept, clothseg):
     folder = swept[0]
     before, _, _ = runs(folder, experiment="ours")
@@ -234,6 +235,7 @@ def test_a_sweep_without_multirun_says_how_to_run_it(tmp_path, clothseg):
     )
 
 
+@pytest.mark.long
 def test_a_sweep_in_which_everything_fails_stops_early_with_the_reason(tmp_path, clothseg):
     begun = time.monotonic()
     done = clothseg("train", "-m", "sweep=lr_batch", "dataset.root=nowhere", "dataset.download=false", folder=tmp_path)
@@ -295,6 +297,7 @@ def test_a_trial_whose_process_is_killed_fails_with_the_reason_and_the_sweep_goe
     assert [run.info.status for run in children] == ["KILLED", "FINISHED"]
 
 
+@pytest.mark.long
 def test_a_grid_is_tried_once_each_baseline_first_and_a_trial_that_diverges_does_not_end_it(tmp_path, clothseg):
     space = ("optimizer.learning_rate=choice(0.001,1e30)", "batch_size=choice(64)")
     done = sweep(clothseg, tmp_path, "sweep=grid_lr_batch", *space)
@@ -359,7 +362,7 @@ def test_two_processes_share_a_study_on_postgresql_and_leave_no_password(tmp_pat
     ("launcher", "module"),
     [
         pytest.param(("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "hydra_plugins.hydra_joblib_launcher",
-                     id="joblib"),
+                     id="joblib", marks=pytest.mark.long),
         pytest.param(("hydra/launcher=submitit_local", "sweep.n_jobs=2", "threads=1"),
                      "hydra_plugins.hydra_submitit_launcher", id="submitit", marks=pytest.mark.long),
         pytest.param(("hydra/launcher=ray", "sweep.n_jobs=2", "threads=1", "+hydra.launcher.ray.init.num_cpus=2",

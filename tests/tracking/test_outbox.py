@@ -191,6 +191,7 @@ def test_after_a_line_that_a_full_disk_cut_off_the_next_can_be_read(tmp_path, st
     put(outbox, 2)
     put(outbox, 3)
     outbox.close(patience=0)
+    outbox._thread.join()
     store.error = None
     assert waiting(tmp_path / "outbox") == 2
     assert send(tmp_path / "outbox", patience=0) == 0
