@@ -52,10 +52,10 @@ class Setting:
             for part in ("photos", "masks"):
                 shutil.rmtree(folder / part, ignore_errors=True)
                 (folder / part).mkdir(parents=True)
-            originals = {path.stem: path for path in Path(source.root).rglob("photos/*.jpg")}
-            for name in tqdm(source.names(), desc="writing masks", unit="photo", disable=None):
-                shutil.copyfile(originals[name], folder / "photos" / f"{name}.jpg")
-                Image.fromarray(source.read(name)[1]).save(folder / "masks" / f"{name}.png")
+            for name in tqdm(source.names(), desc="writing photos and masks", unit="photo", disable=None):
+                photo, labels = source.read(name)
+                Image.fromarray(photo).save(folder / "photos" / f"{name}.jpg", quality=95)
+                Image.fromarray(labels).save(folder / "masks" / f"{name}.png")
             (folder / "done").touch()
         return folder
 
