@@ -346,7 +346,7 @@ def gpu(setting: Setting) -> dict[str, Compared]:
     other = "smp" if importlib.util.find_spec("segmentation_models_pytorch") else "torch"
     if other == "torch":
         _tell(
-            "segmentation_models_pytorch is not installed: DenseNet121 is compared with twin.py, MobileNetV2 with none"
+            "segmentation_models_pytorch is not installed: DenseNet121 is set against twin.py, MobileNetV2 against none"
         )
     found = {}
     for backbone in ("densenet121", "mobilenetv2"):
@@ -421,9 +421,8 @@ _FLOOR = [sys.executable, "-m", "benchmarks.floor"]
 def main(given: Sequence[str] | None = None) -> None:
     """Measures the rows that are named, or all but those of `ASKED_FOR`."""
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    arguments.add_argument(
-        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all but {', '.join(ASKED_FOR)}"
-    )
+    listed = f"of {', '.join(ROWS)}; without any, all but {', '.join(ASKED_FOR)}"
+    arguments.add_argument("rows", nargs="*", metavar="ROW", help=listed)
     arguments.add_argument("--pairs", type=int, default=3)
     arguments.add_argument("--output", type=Path, default=ROOT / "experiments" / "benchmarks")
     arguments.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "clothseg-benchmarks")
