@@ -19,6 +19,11 @@ from pathlib import Path
 from benchmarks.pairs import Compared, Measure, in_turns
 from benchmarks.results import save
 
+
+class Skipped(Exception):
+    """A row cannot be measured here; the message says why."""
+
+
 # Of the training that is compared with the article's script: the same network, photos, steps and epochs.
 ARTICLE = ("backbone=densenet121", "backbone.weights=null", "tracking.log_model=false", "evaluation.native=false")
 
@@ -67,16 +72,23 @@ class Setting:
         """The command of the article's script."""
         return [sys.executable, "-m", "benchmarks.article_script", str(self.photos()), *options]
 
-    def events(self, command: Sequence[str]) -> list[dict]:
-        """What a command told, in a folder with a store of its own."""
+    def run(self, command: Sequence[str], folder: str) -> str:
+        """What a command printed, run in a folder and with the store there."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment |= {"NO_ALBUMENTATIONS_UPDATE": "1"}
         environment.setdefault("CLOTHSEG_CACHE", str(self.work / "cache"))
-        with tempfile.TemporaryDirectory(dir=self.work) as folder:
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"benchmarks: {' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
-        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise SystemExit(f"benchmarks: {' '.join(command)} ended with status {done.returncode}: {last}")
+        return done.stdout
+
+    def events(self, command: Sequence[str]) -> list[dict]:
+        """What a command told, in a folder with a store of its own."""
+        with tempfile.TemporaryDirectory(dir=self.work) as folder:
+            told = self.run(command, folder)
+        return [json.loads(line) for line in told.splitlines() if line.startswith('{"event"')]
 
     def last(self, command: Sequence[str], *names: str) -> dict[str, float]:
         """Of the last thing that a command told, some values."""
@@ -95,18 +107,45 @@ def start(setting: Setting) -> dict[str, Compared]:
 
 
 def epochs(setting: Setting) -> dict[str, Compared]:
-    """An epoch of 12 batches of 64 with DenseNet121 at 128 px, and the peak memory of such a training."""
+    """An epoch of 12 batches of 64 with DenseNet121 at 128 px."""
 
     def measured(events: list[dict]) -> dict[str, float]:
         # Of each phase the last of two epochs; the first builds the graph.
         took = {event["phase"]: event["took"] for event in events if event["event"] == "epoch"}
-        return {f"{phase}, s": seconds for phase, seconds in took.items()} | {"memory, MB": events[-1]["megabytes"]}
+        return {f"{phase}, s": seconds for phase, seconds in took.items()}
 
     short = ("schedule.phases.frozen.epochs=2", "schedule.phases.fine_tuning.epochs=2")
     return _turns(
         setting,
         lambda: measured(setting.events(setting.train(*ARTICLE, *short))),
         lambda: measured(setting.events(setting.article("--epochs", "2", "2"))),
+    )
+
+
+def memory(setting: Setting) -> dict[str, Compared]:
+    """Peak memory of a whole training, each side with everything it does, after all examples have been seen once."""
+    # The script's cache is full after 88 of its steps, in the eighth epoch.
+    ours = ("backbone=densenet121", "backbone.weights=null", "schedule.phases.frozen.epochs=8",
+            "schedule.phases.fine_tuning.epochs=1")  # fmt: skip
+    return _turns(
+        setting,
+        lambda: {"MB": setting.last(setting.train(*ours), "megabytes")["megabytes"]},
+        lambda: {"MB": setting.last(setting.article("--epochs", "8", "1"), "megabytes")["megabytes"]},
+    )
+
+
+def whole(setting: Setting) -> dict[str, Compared]:
+    """All 40 epochs of the article with DenseNet169: seconds, and the share of pixels that is wrong at the end."""
+    weights = setting.weights["densenet169"]
+
+    def measured(command: Sequence[str]) -> dict[str, float]:
+        *_, last, end = setting.events(command)
+        return {"s": end["seconds"], "wrong pixels": 1 - last["accuracy"]}
+
+    return _turns(
+        setting,
+        lambda: measured(setting.train("backbone=densenet169", f"backbone.weights={weights}")),
+        lambda: measured(setting.article("--encoder", "DenseNet169", "--weights", weights)),
     )
 
 
@@ -152,7 +191,14 @@ def pipeline(setting: Setting) -> dict[str, Compared]:
     def examples(which: str, *options: str) -> Measure:
         return lambda: setting.last([sys.executable, "-m", "benchmarks.pipeline", which, folder, *options], "took")
 
-    found = {"article's, s": _turns(setting, examples("ours"), examples("article"))["took"]}
+    cached, whole = ("--augmentation", "cached"), ("--augmentation", "cached", "--epochs", "40")
+    found = {
+        "article's, s": _turns(setting, examples("ours"), examples("article"))["took"],
+        "article's from its cache, s": _turns(setting, examples("ours"), examples("article", *cached))["took"],
+        "article's, 40 epochs from the command on, s": _turns(
+            setting, examples("ours", "--epochs", "40"), examples("article", *whole)
+        )["took"],
+    }
     if importlib.util.find_spec("albumentations") and importlib.util.find_spec("torch"):
         light = ("--augmentation", "light")
         found["random, s"] = _turns(setting, examples("ours", *light), examples("torch", *light))["took"]
@@ -189,6 +235,46 @@ def prediction(setting: Setting) -> dict[str, Compared]:
             more = ("--batch", str(size), "--calls", "30" if size == 1 else "6")
             ours = ("keras", "predict", "--precision", "bfloat16", *more)
             found[f"{size} against {name}, s"] = _of_step(setting, ours, (*given, *more))
+    return found
+
+
+def native(setting: Setting) -> dict[str, Compared]:
+    """Photos to label maps at their own size: one decoded photo, and a folder of 200 from files to files, a photo."""
+    files, jpegs = setting.work / "exported_native", setting.photos() / "photos"
+    runner = [sys.executable, "-m", "benchmarks.native"]
+    if not (files / "native.tflite").exists():
+        setting.events([*runner, "write", "latency", str(files)])
+    needed = {"saved_model": "tensorflow", "torch": "torch", "onnx": "onnxruntime", "openvino": "openvino",
+              "litert": "tensorflow"}  # fmt: skip
+
+    def measure(runtime: str, mode: str) -> Measure:
+        command = [*runner, runtime, mode, str(files), "--jpegs", str(jpegs)]
+        more = ["--photos", "30"] if mode == "latency" else []
+        return lambda: setting.last([*command, *more], "took")
+
+    found = {}
+    for runtime, package in needed.items():
+        if importlib.util.find_spec(package) is None:
+            _tell(f"{package} is not installed: {runtime} is left out")
+            continue
+        for mode in ("latency", "folder"):
+            found[f"{mode} against {runtime}, s"] = _turns(setting, measure("ours", mode), measure(runtime, mode))[
+                "took"
+            ]
+    return found
+
+
+def floor(setting: Setting) -> dict[str, Compared]:
+    """A step against the time that its operations take at the rate of a plain matrix product."""
+    found = {}
+    for mode in ("predict", "frozen", "fine_tuning"):
+        for precision in ("float32", "bfloat16"):
+            given = (mode, "--precision", precision)
+            found[f"{mode} {precision}, s"] = _turns(
+                setting,
+                lambda given=given: setting.last([*_STEP, "keras", *given], "took"),
+                lambda given=given: setting.last([*_FLOOR, *given], "took"),
+            )["took"]
     return found
 
 
@@ -230,45 +316,80 @@ def commands(setting: Setting) -> dict[str, Compared]:
 
 def sweep(setting: Setting) -> dict[str, Compared]:
     """A sweep of 12 short trials against 12 commands."""
-    short = ("experiment=quickstart", "backbone=mobilenetv2", "backbone.weights=null", "image_size=[64,64]",
-             "dataset.count=100", "schedule.phases.frozen.epochs=1", "schedule.phases.fine_tuning.epochs=1",
+    phase = "schedule.phases.training"
+    short = ("experiment=quickstart", "dataset.count=100", f"{phase}.epochs=1", f"{phase}.steps_per_epoch=5",
              "evaluation.native=false", "tracking.log_model=false")  # fmt: skip
-    rates = [0.0001 * 1.3**number for number in range(12)]
-
-    def run(*commands: Sequence[str]) -> dict[str, float]:
-        environment = os.environ | {"CLOTHSEG_CACHE": str(setting.work / "cache"), "PYTHONPATH": str(ROOT)}
-        with tempfile.TemporaryDirectory(dir=setting.work) as folder:
-            begun = time.perf_counter()
-            for command in commands:
-                subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
-            return {"s": time.perf_counter() - begun}
-
     train = [sys.executable, "-m", "clothseg.train", *short]
-    together = [*train, "-m", "hydra/launcher=workers", "optimizer.learning_rate=" + ",".join(map(str, rates))]
-    each = [[*train, f"optimizer.learning_rate={rate}"] for rate in rates]
-    return _turns(setting, lambda: run(together), lambda: run(*each))
+    together = [*train, "-m", "sweep=lr_batch", "sweep.n_trials=12", "batch_size=16", "sweep.presets=presets"]
+    each = [[*train, f"optimizer.learning_rate={0.0001 * 1.3**number}"] for number in range(12)]
+
+    def run(*commands: Sequence[str]) -> Measure:
+        def once() -> dict[str, float]:
+            with tempfile.TemporaryDirectory(dir=setting.work) as folder:
+                (Path(folder) / "presets").mkdir()
+                begun = time.perf_counter()
+                for command in commands:
+                    setting.run(command, folder)
+                return {"s": time.perf_counter() - begun}
+
+        return once
+
+    return _turns(setting, run(together), run(*each))
 
 
 def gpu(setting: Setting) -> dict[str, Compared]:
-    """Training steps on a GPU, `KERAS_BACKEND=jax` against PyTorch with `torch.compile`."""
+    """On a GPU in bfloat16: steps under `KERAS_BACKEND=jax` against PyTorch's and the matrix rate; the 40 epochs."""
     if shutil.which("nvidia-smi") is None:
-        raise SystemExit("benchmarks: gpu needs a GPU, JAX and PyTorch for it; nvidia-smi is not here")
+        raise Skipped("it needs a GPU, with JAX and PyTorch for it; there is no nvidia-smi")
     _need("torch", "jax")
     os.environ["KERAS_BACKEND"] = "jax"
+    other = "smp" if importlib.util.find_spec("segmentation_models_pytorch") else "torch"
+    if other == "torch":
+        _tell(
+            "segmentation_models_pytorch is not installed: DenseNet121 is set against twin.py, MobileNetV2 against none"
+        )
     found = {}
-    for size in (128, 256):
-        given = ("fine_tuning", "--precision", "bfloat16", "--size", str(size), "--calls", "30", "--compile")
-        found[f"{size} px, s"] = _of_step(setting, ("keras", *given), ("torch", *given))
+    for backbone in ("densenet121", "mobilenetv2"):
+        for size in (128, 256):
+            about = ("--precision", "bfloat16", "--size", str(size), "--backbone", backbone)
+            ours = [*_STEP, "keras", "fine_tuning", *about, "--calls", "30", "--compile"]
+            theirs = [*_STEP, other, "fine_tuning", *about, "--calls", "30", "--compile"]
+            compared = {f"{backbone} {size} px over the matrix rate, s": [*_FLOOR, "fine_tuning", *about]}
+            if other == "smp" or backbone == "densenet121":
+                compared = {f"{backbone} {size} px, s": theirs, **compared}
+            for name, command in compared.items():
+                found[name] = _turns(
+                    setting,
+                    lambda ours=ours: setting.last(ours, "took"),
+                    lambda command=command: setting.last(command, "took"),
+                )["took"]
+    forty = [sys.executable, "-m", "benchmarks.forty"]
+    found["40 epochs, s"] = _turns(
+        setting,
+        lambda: setting.last([*forty, "keras"], "took"),
+        lambda: setting.last([*forty, other], "took"),
+    )["took"]
     return found
 
 
 # Every row, with the highest ratios that are wanted.
 ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]]] = {
     "start": (start, {"seconds": 0.25}),
-    "epochs": (epochs, {"frozen, s": 0.5, "fine_tuning, s": 0.65, "memory, MB": 1 / 3}),
+    "epochs": (epochs, {"frozen, s": 0.5, "fine_tuning, s": 0.65}),
+    "memory": (memory, {"MB": 1 / 3}),
+    "whole": (whole, {"wrong pixels": 1.0}),
     "target": (target, {"seconds": 0.2}),
     "step": (step, {f"{m} {p}, s": 1.0 for m in ("frozen", "fine_tuning") for p in ("float32", "bfloat16")}),
-    "pipeline": (pipeline, {"article's, s": 0.2, "random, s": 0.5, "waiting, epoch s": 1.03}),
+    "pipeline": (
+        pipeline,
+        {
+            "article's, s": 0.2,
+            "article's from its cache, s": 0.2,
+            "article's, 40 epochs from the command on, s": 0.2,
+            "random, s": 0.5,
+            "waiting, epoch s": 1.03,
+        },
+    ),
     "prediction": (
         prediction,
         {
@@ -277,23 +398,36 @@ ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]
             for name in ("SavedModel", "PyTorch bfloat16", "ONNX Runtime", "OpenVINO", "OpenVINO bfloat16")
         },
     ),
+    "native": (
+        native,
+        {
+            f"{mode} against {name}, s": 1.0
+            for mode in ("latency", "folder")
+            for name in ("saved_model", "torch", "onnx", "openvino", "litert")
+        },
+    ),
+    "floor": (floor, {}),
     "tracked": (tracked, {"s": 1.03}),
     "commands": (commands, {"--help, s": 1.0, "a misspelt option, s": 1.0, "import clothseg, s": 1.0}),
     "sweep": (sweep, {"s": 1.0}),
-    "gpu": (gpu, {"128 px, s": 1.0, "256 px, s": 1.0}),
+    "gpu": (gpu, {f"{name} {size} px, s": 1.0 for name in ("densenet121", "mobilenetv2") for size in (128, 256)}),
 }
+WEIGHTS = {"tracked": ["mobilenetv2"], "target": ["mobilenetv2", "densenet169"], "whole": ["densenet169"]}
+ASKED_FOR = ("whole", "target", "gpu")  # rows that are left out unless they are named
 _STEP = [sys.executable, "-m", "benchmarks.step"]
+_FLOOR = [sys.executable, "-m", "benchmarks.floor"]
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measures the rows that are named, or all but `target` and `gpu`."""
+    """Measures the rows that are named, or all but those of `ASKED_FOR`."""
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    arguments.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all but target and gpu")
+    listed = f"of {', '.join(ROWS)}; without any, all but {', '.join(ASKED_FOR)}"
+    arguments.add_argument("rows", nargs="*", metavar="ROW", help=listed)
     arguments.add_argument("--pairs", type=int, default=3)
     arguments.add_argument("--output", type=Path, default=ROOT / "experiments" / "benchmarks")
     arguments.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "clothseg-benchmarks")
     arguments.add_argument("--mobilenetv2", metavar="FILE", help="of weights, for tracked and target")
-    arguments.add_argument("--densenet169", metavar="FILE", help="of weights, for target")
+    arguments.add_argument("--densenet169", metavar="FILE", help="of weights, for target and whole")
     options = arguments.parse_args(given)
     for row in options.rows:
         if row not in ROWS:
@@ -303,8 +437,8 @@ def main(given: Sequence[str] | None = None) -> None:
     weights = {
         name: str(Path(file).resolve()) for name in ("mobilenetv2", "densenet169") if (file := getattr(options, name))
     }
-    chosen = options.rows or [row for row in ROWS if row not in ("target", "gpu")]
-    for row, needed in {"tracked": ["mobilenetv2"], "target": ["mobilenetv2", "densenet169"]}.items():
+    chosen = options.rows or [row for row in ROWS if row not in ASKED_FOR]
+    for row, needed in WEIGHTS.items():
         for name in needed:
             if row in chosen and name not in weights:
                 raise SystemExit(f"benchmarks: {row} needs trained weights; --{name} FILE names them")
@@ -313,7 +447,10 @@ def main(given: Sequence[str] | None = None) -> None:
     for row in chosen:
         measure, goals = ROWS[row]
         _tell(f"{row}: {measure.__doc__}")
-        save(options.output, row, goals, measure(setting), machine())
+        try:
+            save(options.output, row, goals, measure(setting), machine())
+        except Skipped as reason:
+            _tell(f"{row} is left out: {reason}")
     _tell(f"results: {options.output}")
 
 
@@ -331,8 +468,20 @@ def machine() -> str:
 
 
 def _of_step(setting: Setting, ours: Sequence[str], theirs: Sequence[str]) -> Compared:
-    measure = lambda given: lambda: setting.last([*_STEP, *given], "took")  # noqa: E731
-    return _turns(setting, measure(ours), measure(theirs))["took"]
+    counts = set()
+
+    def measure(given: Sequence[str]) -> Measure:
+        def once() -> dict[str, float]:
+            told = setting.events([*_STEP, *given])[-1]
+            counts.add(told["parameters"])
+            return {"took": told["took"]}
+
+        return once
+
+    compared = _turns(setting, measure(ours), measure(theirs))["took"]
+    if len(counts - {None}) > 1:
+        raise SystemExit(f"benchmarks: {ours} and {theirs} have {counts} parameters; only as many can be compared")
+    return compared
 
 
 def _turns(setting: Setting, ours: Measure, theirs: Measure) -> dict[str, Compared]:
@@ -342,7 +491,7 @@ def _turns(setting: Setting, ours: Measure, theirs: Measure) -> dict[str, Compar
 def _need(*packages: str) -> None:
     for name in packages:
         if importlib.util.find_spec(name) is None:
-            raise SystemExit(f'benchmarks: {name} is not installed; pip install -e ".[benchmarks]"')
+            raise Skipped(f'{name} is not installed; pip install -e ".[benchmarks]"')
 
 
 def _tell(what: str) -> None:

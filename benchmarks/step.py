@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -37,6 +38,7 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
 
     keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[given.precision])
     made = network(given.backbone, given.size)
+    given.parameters = sum(math.prod(weight.shape) for weight in made.model.trainable_weights)
     photos, labels = batch(given)
     if given.mode == "predict":
         return lambda: made.model.predict_on_batch(photos)
@@ -50,14 +52,25 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
     return lambda: made.model.train_on_batch(photos, labels)
 
 
-def torch_step(given: argparse.Namespace) -> Callable[[], object]:
-    """A step of the twin, or one prediction."""
-    import torch
+def torch_model(given: argparse.Namespace):
+    """The twin, which has as many parameters as ours, or the U-Net of segmentation_models.pytorch, decoder included."""
+    if given.framework == "smp":
+        import segmentation_models_pytorch as smp
 
+        name = {"mobilenetv2": "mobilenet_v2"}.get(given.backbone, given.backbone)
+        return smp.Unet(name, encoder_weights=None, classes=CLASSES)
     from benchmarks.twin import UNet
 
+    return UNet(CLASSES)
+
+
+def torch_step(given: argparse.Namespace) -> Callable[[], object]:
+    """A step of a PyTorch model, or one prediction."""
+    import torch
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = UNet(CLASSES).to(device, memory_format=torch.channels_last)
+    model = torch_model(given).to(device, memory_format=torch.channels_last)
+    given.parameters = None if given.framework == "smp" else sum(one.numel() for one in model.parameters())
     run = torch.compile(model) if given.compile else model
     photos, labels = batch(given)
     x = torch.from_numpy(photos).permute(0, 3, 1, 2).to(device).contiguous(memory_format=torch.channels_last) / 255
@@ -139,7 +152,7 @@ def batch(given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 STEPS = {
-    "keras": keras_step, "torch": torch_step, "onnx": onnx_step, "openvino": openvino_step,
+    "keras": keras_step, "torch": torch_step, "smp": torch_step, "onnx": onnx_step, "openvino": openvino_step,
     "saved_model": saved_model_step,
 }  # fmt: skip
 
@@ -157,6 +170,7 @@ def main() -> None:
     arguments.add_argument("--compile", action="store_true")
     arguments.add_argument("--file", type=Path)
     given = arguments.parse_args()
+    given.parameters = None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if given.framework == "write":
         write(given)
@@ -169,7 +183,7 @@ def main() -> None:
         begun = time.perf_counter()
         call()
         took.append(time.perf_counter() - begun)
-    print(json.dumps({"event": "end", "took": statistics.median(took)}), flush=True)
+    print(json.dumps({"event": "end", "took": statistics.median(took), "parameters": given.parameters}), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 from benchmarks.article_script import tell
 from clothseg import entry, train
@@ -27,12 +28,16 @@ def main() -> None:
 
 def patch(*, first_step: bool, untracked: bool, one_batch: bool) -> None:
     """Hooks into the training once Keras is loaded, which has to stay as late as it is."""
+    from clothseg import assemble
     from clothseg.training import backend
 
+    for name in ("data", "networks"):
+        setattr(assemble, name, _told(name, getattr(assemble, name)))
     load = backend.load
 
     def loaded(**options: object) -> None:
         load(**options)
+        tell("keras")
         from clothseg.training.phases import _Recorder
 
         begin, batch, end = _Recorder.on_epoch_begin, _Recorder.on_train_batch_end, _Recorder.on_epoch_end
@@ -65,6 +70,17 @@ def patch(*, first_step: bool, untracked: bool, one_batch: bool) -> None:
             Batches.training = lambda self, phase: training(self, phase).take(1).cache().repeat()
 
     backend.load = loaded
+
+
+def _told(name: str, function: Callable) -> Callable:
+    """A function that tells when it is done."""
+
+    def wrapped(*arguments: object, **options: object) -> object:
+        made = function(*arguments, **options)
+        tell(name)
+        return made
+
+    return wrapped
 
 
 def without_tracking() -> None:

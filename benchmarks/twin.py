@@ -73,8 +73,3 @@ class UNet(nn.Module):
         for up, skip in zip(self.up, reversed(skips), strict=True):
             x = torch.cat([up(x), skip], 1)
         return self.head(x)
-
-
-def parameters(model: nn.Module) -> int:
-    """How many are trained."""
-    return sum(one.numel() for one in model.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,8 @@ def test_a_row_measured_again_takes_the_place_of_the_old_one_and_others_stay(tmp
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["spede"], "there is no row spede; there are start, epochs, target, step,"),
+        (["spede"], "there is no row spede; there are start, epochs, memory, whole, target, step,"),
+        (["whole"], "whole needs trained weights; --densenet169 FILE names them"),
         (["tracked"], "tracked needs trained weights; --mobilenetv2 FILE names them"),
         (["start", "--pairs", "0"], "--pairs 0 measures nothing"),
     ],
@@ -68,3 +70,24 @@ def test_what_cannot_be_measured_is_told_on_one_line(arguments, told):
         [sys.executable, "-m", "benchmarks", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and told in done.stderr
+
+
+def test_a_row_that_cannot_be_measured_here_is_left_out_on_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "gpu", "--output", str(tmp_path)],
+        cwd=REPOSITORY, env=os.environ | {"PATH": ""}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "gpu is left out: it needs a GPU" in done.stdout and not any(tmp_path.iterdir())
+
+
+def test_operations_of_convolutions_are_those_counted_by_hand():
+    import keras
+
+    from benchmarks.floor import convolutions
+
+    photo = keras.Input((8, 8, 3))
+    inner = keras.Model(photo, keras.layers.Conv2D(4, 3, strides=2, padding="same", name="down")(photo))
+    up = keras.layers.Conv2DTranspose(5, 3, strides=2, padding="same", name="up")(inner(photo))
+    across = keras.layers.DepthwiseConv2D(3, padding="same", name="across")(up)
+    # 16 pixels x 9 places x 3 x 4 weights; 16 pixels x 9 x 4 x 5; 64 pixels x 9 x 5; a product and a sum each
+    assert dict(convolutions(keras.Model(photo, across))) == {"down": 3456, "up": 5760, "across": 5760}
