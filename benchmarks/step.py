@@ -22,11 +22,14 @@ def network(backbone: str, size: int):
 
     from clothseg.models.backbones import build_encoder
     from clothseg.models.decoders import pix2pix, upsample
+    from clothseg.models.fused import fuse
     from clothseg.models.unet import build_network
 
     encoder = build_encoder(backbone, image_size=(size, size), weights=None, input_scaling="matched")
     decoder = partial(pix2pix, filters=(512, 256, 128, 64), upsample=upsample)
-    return build_network(encoder, decoder=decoder, classes=CLASSES, presence=False, gate=0, name="unet")
+    built = build_network(encoder, decoder=decoder, classes=CLASSES, presence=False, gate=0, name="unet")
+    fuse(built.model, deterministic=False)
+    return built
 
 
 def keras_step(given: argparse.Namespace) -> Callable[[], object]:

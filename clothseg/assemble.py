@@ -209,6 +209,7 @@ def networks(cfg: DictConfig, settings: TrainSettings, *, classes: int) -> dict[
 def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Size) -> Network:
     """The encoder, and the network around it, for photos of one size."""
     from clothseg.models.backbones import build_encoder
+    from clothseg.models.fused import fuse
     from clothseg.models.unet import build_network, set_batch_norm_momentum
 
     options, presence = settings.backbone, settings.presence
@@ -223,7 +224,7 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     def decoder(features: Any, *, classes: int) -> Any:
         return entry.call(cfg.decoder, partial(made, classes=classes), features)
 
-    return build_network(
+    built = build_network(
         encoder,
         decoder=decoder,
         classes=classes,
@@ -231,6 +232,9 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
         gate=presence.gate,
         name="unet",
     )
+    if settings.fused_layers:
+        fuse(built.model, deterministic=settings.deterministic)
+    return built
 
 
 def loss(cfg: DictConfig, *, pixels: np.ndarray) -> Any:

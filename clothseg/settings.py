@@ -305,6 +305,7 @@ class TrainSettings(_DataSettings):
     threads: Size | None
     deterministic: bool
     jit_compile: bool | Literal["auto"]
+    fused_layers: bool
     best_metric: Score
     keep: Literal["last", "best"]
     divergence: Divergence

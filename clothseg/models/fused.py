@@ -1,0 +1,143 @@
+"""Layers as TensorFlow computes them fastest: other operations, the same numbers but for rounding.
+
+Keras composes a batch norm of about ten operations in float32, of which each reads or writes the whole map; TensorFlow
+has one. oneDNN's gradient of a strided convolution's weights takes several times as long in bfloat16 as a matrix
+product with as many operations. Together that is a quarter to a third of a training step (`benchmarks/README.md`).
+
+Only what layers do is changed, not what they are: a saved network is one of Keras's own layers, and has Keras's speed
+until it is given to `fuse` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+
+def fuse(model: keras.Model, *, deterministic: bool) -> None:
+    """Lets TensorFlow compute batch norms in one operation, and gradients of doubling convolutions as matrix products.
+
+    Does nothing under another backend of Keras, and leaves layers alone that have options for which there is no such
+    operation.
+
+    Args:
+        model: is changed; models within it are gone through too.
+        deterministic: whether TensorFlow is to compute the same numbers every time. On a GPU it refuses the gradient of
+            a batch norm whose statistics stand still; that one then stays Keras's.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    still = not (deterministic and tf.config.list_physical_devices("GPU"))
+    for layer in _layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.call = _batch_norm(layer, still=still)
+        elif isinstance(layer, keras.layers.Conv2DTranspose) and _doubles(layer):
+            layer.call = _doubling(layer)
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _batch_norm(layer: keras.layers.BatchNormalization, *, still: bool) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    plain = layer.call
+
+    def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        moving = bool(training and layer.trainable)
+        fusible = (
+            mask is None and len(inputs.shape) == 4 and layer.axis in (-1, 3)
+            and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
+            and not (moving and (layer.renorm or layer.synchronized))
+            and (moving or still or not training)
+        )  # fmt: skip
+        if not fusible:
+            return plain(inputs, training=training, mask=mask)
+        channels = inputs.shape[-1]
+        given = {
+            "x": inputs,
+            "scale": tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones(channels),
+            "offset": tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros(channels),
+            "epsilon": layer.epsilon,
+        }
+        if not moving:
+            statistics = {"mean": layer.moving_mean, "variance": layer.moving_variance}
+            statistics = {name: tf.convert_to_tensor(value) for name, value in statistics.items()}
+            return tf.raw_ops.FusedBatchNormV3(**given, **statistics, is_training=False).y
+        none = tf.zeros((0,))
+        made = tf.raw_ops.FusedBatchNormV3(**given, mean=none, variance=none, is_training=True)
+        # The operation gives the unbiased variance, for the moving statistics; Keras's are of the biased one.
+        count = tf.cast(tf.size(inputs) // channels, tf.float32)
+        variance = made.batch_variance * (tf.maximum(count - 1, 1) / count)
+        for kept, new in ((layer.moving_mean, made.batch_mean), (layer.moving_variance, variance)):
+            kept.assign(kept * layer.momentum + new * (1.0 - layer.momentum))
+        return made.y
+
+    return call
+
+
+def _doubles(layer: keras.layers.Conv2DTranspose) -> bool:
+    """Whether it is a convolution of pix2pix's decoder, in the numbers in which its gradient is slow."""
+    return (
+        layer.compute_dtype == "bfloat16" and layer.kernel_size == (3, 3) and layer.strides == (2, 2)
+        and layer.padding == "same" and layer.dilation_rate == (1, 1) and layer.output_padding is None
+        and layer.data_format == "channels_last"
+    )  # fmt: skip
+
+
+def _doubling(layer: keras.layers.Conv2DTranspose) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    def convolved(inputs: Any, kernel: Any) -> Any:
+        size = (tf.shape(inputs)[0], 2 * inputs.shape[1], 2 * inputs.shape[2], kernel.shape[2])
+        return tf.nn.conv2d_transpose(inputs, kernel, size, strides=2)
+
+    @tf.custom_gradient
+    def doubled(inputs: Any, kernel: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            columns = patches(upstream)
+            columns = tf.reshape(columns, (-1, columns.shape[-1]))
+            photos = tf.reshape(inputs, (-1, inputs.shape[-1]))
+            of_kernel = tf.matmul(columns, photos, transpose_a=True)
+            return tf.nn.conv2d(upstream, kernel, strides=2, padding="SAME"), tf.reshape(of_kernel, kernel.shape)
+
+        return convolved(inputs, kernel), gradient
+
+    def call(inputs: Any) -> Any:
+        outputs = doubled(inputs, tf.cast(tf.convert_to_tensor(layer.kernel), inputs.dtype))
+        if layer.use_bias:
+            outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(layer.bias), inputs.dtype))
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    return call
+
+
+def patches(maps: Any) -> Any:
+    """What each place of a 3 x 3 kernel of stride 2 meets: `tf.image.extract_patches` in a third of its time.
+
+    Args:
+        maps: (batch, 2 * height, 2 * width, channels), all but the batch known. What lies below and right of it is 0.
+
+    Returns:
+        (batch, height, width, 9 * channels): row by row, and of every place its channels.
+    """
+    import tensorflow as tf
+
+    _, height, width, channels = maps.shape
+    rows = tf.reshape(maps, (-1, height // 2, 2, width // 2, 2 * channels))
+
+    def three_wide(row: Any) -> Any:
+        return tf.concat([row, tf.pad(row[:, :, 1:, :channels], [[0, 0], [0, 0], [0, 1], [0, 0]])], axis=-1)
+
+    upper, middle = three_wide(rows[:, :, 0]), three_wide(rows[:, :, 1])
+    lower = tf.pad(upper[:, 1:], [[0, 0], [0, 1], [0, 0], [0, 0]])
+    return tf.concat([upper, middle, lower], axis=-1)

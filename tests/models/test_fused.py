@@ -1,0 +1,133 @@
+"""Fused layers compute what Keras's own do, forwards and backwards, and are saved as those."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clothseg.models.fused import fuse, patches
+
+TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.02}  # of the largest value; of bfloat16 the last of 8 bits is 0.4 %
+
+
+def made(layers, policy: str) -> keras.Model:
+    """The same weights every time."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    try:
+        return keras.Sequential([keras.Input((8, 6, 5)), *layers()])
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def trained(model: keras.Model, photos: np.ndarray, *, training: bool) -> tuple[list[np.ndarray], list[str]]:
+    """Outputs, gradients of photos and of weights, and weights after the step; the operations that it took."""
+
+    @tf.function
+    def step(photos: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        with tf.GradientTape() as tape:
+            tape.watch(photos)
+            outputs = tf.cast(model(photos, training=training), tf.float32)
+            loss = tf.reduce_sum(outputs * tf.sin(tf.reshape(tf.range(tf.size(outputs), delta=1.0), tf.shape(outputs))))
+        return (outputs, *tape.gradient(loss, [photos, *(weight.value for weight in model.trainable_weights)]))
+
+    graph = step.get_concrete_function(tf.TensorSpec(photos.shape)).graph
+    found = [np.asarray(tf.cast(value, tf.float32)) for value in step(photos)]
+    return [*found, *model.get_weights()], [operation.type for operation in graph.get_operations()]
+
+
+def same(plain: list[np.ndarray], fused: list[np.ndarray], policy: str) -> None:
+    assert len(plain) == len(fused)
+    for one, other in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(other, one, atol=TOLERANCE[policy] * np.abs(one).max(), rtol=0)
+
+
+def photos(count: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).normal(2, 3, (count, 8, 6, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("policy", TOLERANCE)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}], ids=str)
+def test_batch_norms(policy, training, trainable, options):
+    def layers():
+        norm = keras.layers.BatchNormalization(momentum=0.7, **options)
+        norm.trainable = trainable
+        return [norm]
+
+    plain, fused = made(layers, policy), made(layers, policy)
+    fuse(fused, deterministic=False)
+    for model in (plain, fused):
+        weights = [np.linspace(0.5, 2, weight.size, dtype=np.float32) for weight in model.get_weights()]
+        model.set_weights(weights)
+    expected, own = trained(plain, photos(), training=training)
+    found, operations = trained(fused, photos(), training=training)
+    same(expected, found, policy)
+    assert "FusedBatchNormV3" in operations and len(operations) < len(own)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_doubling_convolutions(bias):
+    def layers():
+        return [
+            keras.layers.Conv2DTranspose(7, 3, strides=2, padding="same", use_bias=bias, activation="relu"),
+            keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same", use_bias=bias),
+        ]
+
+    plain, fused = made(layers, "mixed_bfloat16"), made(layers, "mixed_bfloat16")
+    fuse(fused, deterministic=False)
+    expected, own = trained(plain, photos(), training=True)
+    found, operations = trained(fused, photos(), training=True)
+    same(expected, found, "mixed_bfloat16")
+    assert own.count("Conv2DBackpropFilter") == operations.count("MatMul") == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strides": 1}, {"padding": "valid"}, {"output_padding": 1}, {"strides": 1, "dilation_rate": 2},
+     {"dtype": "float32"}],
+    ids=str,
+)  # fmt: skip
+def test_other_convolutions_stay_as_they_are(options):
+    given = {"strides": 2, "padding": "same"} | options
+    model = made(lambda: [keras.layers.Conv2DTranspose(3, 3, **given)], "mixed_bfloat16")
+    (layer,) = model.layers
+    before = layer.call
+    fuse(model, deterministic=False)
+    assert layer.call == before
+
+
+def test_batch_norms_of_which_there_is_no_fused_one_stay_keras_own():
+    def layers():
+        return [keras.layers.BatchNormalization(renorm=True, momentum=0.7)]
+
+    plain, fused = made(layers, "float32"), made(layers, "float32")
+    fuse(fused, deterministic=False)
+    same(trained(plain, photos(), training=True)[0], trained(fused, photos(), training=True)[0], "float32")
+
+
+def test_one_value_a_channel_has_no_variance():
+    plain, fused = (made(lambda: [keras.layers.BatchNormalization(momentum=0.5)], "float32") for _ in range(2))
+    fuse(fused, deterministic=False)
+    one = photos(1)[:, :1, :1]
+    for model in (plain, fused):
+        model.layers[0](one, training=True)
+    same(plain.get_weights(), fused.get_weights(), "float32")
+
+
+def test_patches_are_those_of_tensorflow():
+    maps = tf.reshape(tf.range(2 * 6 * 4 * 3, dtype=tf.float32), (2, 6, 4, 3))
+    expected = tf.image.extract_patches(maps, (1, 3, 3, 1), (1, 2, 2, 1), (1, 1, 1, 1), "SAME")
+    np.testing.assert_array_equal(patches(maps), expected)
+
+
+def test_networks_are_saved_as_keras_has_them(tmp_path):
+    model = made(lambda: [keras.layers.Conv2D(4, 1), keras.layers.BatchNormalization()], "float32")
+    fuse(model, deterministic=False)
+    model.save(tmp_path / "network.keras")
+    opened = keras.models.load_model(tmp_path / "network.keras", safe_mode=True)
+    np.testing.assert_allclose(opened(photos()), model(photos()), rtol=1e-5, atol=1e-5)
+    assert "call" not in vars(opened.layers[1])

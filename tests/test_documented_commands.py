@@ -1,0 +1,162 @@
+"""Every command of the documentation is run, on drawn photos and with a small network, one page after the other."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep
+from PIL import Image
+from small_backbone import SMALL_BACKBONE
+from test_documentation import REPOSITORY, WRITTEN_BY_THE_READER, commands, first_of_each
+
+from clothseg import entry
+from clothseg.sweeps import plugin
+
+# What is left of a training: all its parts, a step of each.
+TINY = (
+    "dataset=paperdoll", "dataset.count=160", "dataset.image_size=[48,40]", "image_size=[32,32]", "splitting.test=0.2",
+    *SMALL_BACKBONE, "threads=1",
+)  # fmt: skip
+A_STEP = {"epochs": 1, "steps_per_epoch": 1, "validation_steps": 1}
+# What only other machines have, by an argument, and what is told on this one.
+ELSEWHERE = {"devices=2": "GPU", "hydra/launcher=slurm": "sbatch", "hydra/launcher=ray_cluster": "ray"}
+
+
+class Reader:
+    """Types commands into one folder, without waiting for TensorFlow each time.
+
+    Attributes:
+        folder: with the store.
+        trained: ids of the trainings that are finished, the last one last.
+        phases: those of the last training.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+        self.phases: list[str] = []
+        self._loaded = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "tests" / "forked.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
+        )  # fmt: skip
+
+    def type(self, command: str, *arguments: str) -> tuple[int, str]:
+        """Exit status, and what was printed."""
+        output = self.folder / "printed"
+        job = {"entry": command, "arguments": arguments, "folder": str(self.folder), "output": str(output)}
+        assert self._loaded.stdin is not None and self._loaded.stdout is not None
+        print(json.dumps(job | {"environment": self.environment}), file=self._loaded.stdin, flush=True)
+        return int(self._loaded.stdout.readline()), output.read_text(encoding="utf-8")
+
+    def end(self) -> None:
+        """Types no more."""
+        self._loaded.communicate(timeout=60)
+
+    def runs(self, role: str) -> list[str]:
+        """Ids of runs that ended well, the last one last."""
+        import mlflow
+
+        client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        found = client.search_runs(["1"], f"tags.role = '{role}'", order_by=["attributes.start_time"])
+        assert not [run.info.run_id for run in found if run.info.status == "RUNNING"]
+        return [run.info.run_id for run in found if run.info.status == "FINISHED"]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory, clothseg) -> Iterator[Reader]:
+    folder = tmp_path_factory.mktemp("reader")
+    random = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for name in "ab":
+        Image.fromarray(random.integers(256, size=(60, 50, 3), dtype=np.uint8)).save(folder / "photos" / f"{name}.jpg")
+    made = Reader(folder, clothseg.environment(folder))
+    # Those that pages compare, which are of the reader's own.
+    for seed in range(4):
+        status, told = made.type("train", *small(["experiment=quickstart", f"seed={seed}"], made))
+        assert status == 0, told
+    yield made
+    made.end()
+
+
+def small(given: list[str], reader: Reader) -> list[str]:
+    """The arguments of a training, and such as leave it a few steps."""
+    given = [two_of(argument) for argument in given]
+    with hydra.initialize_config_dir(str(entry.config_folder())):
+        cfg = hydra.compose("train", first_of_each([argument for argument in given if not argument.startswith("-")]))
+    reader.phases = list(cfg.schedule.phases)
+    tiny = [option for option in TINY if not any(argument.split("=")[0] == option.split("=")[0] for argument in given)]
+    for name, phase in cfg.schedule.phases.items():
+        tiny += [f"schedule.phases.{name}.{what}={count}" for what, count in A_STEP.items()]
+        tiny += [f"schedule.phases.{name}.image_size=[32,32]"] if phase.image_size else []
+    if "-m" in given and any(argument.startswith("sweep=") for argument in given):
+        tiny += ["sweep.n_trials=2", "sweep.presets=presets"]
+    return [*given, *tiny]
+
+
+def two_of(given: str) -> str:
+    """An argument of a multirun, which sweeps over at most two values."""
+    if given.startswith("-"):
+        return given
+    (override,) = OverridesParser.create().parse_overrides([given])
+    if not override.is_sweep_override() or isinstance(override.value(), IntervalSweep):
+        return given
+    if isinstance(value := override.value(), Glob):
+        found = sorted((REPOSITORY / "conf" / "experiment").glob(f"{value.include[0]}.yaml"))
+        values = [path.stem for path in found]
+    else:
+        values = list(override.sweep_string_iterator())
+    return f"{override.get_key_element()}={','.join(values[:2])}"
+
+
+def typed(command: str, arguments: str, reader: Reader) -> list[str]:
+    """What a reader types for it, who puts in their own runs and folders."""
+    given = shlex.split(arguments)
+    if ">" in given:
+        del given[given.index(">") :]
+    own = iter(reader.runs("training")[:4])
+    names = re.compile(r"\b[AB](_0|_1|_seed_0|_seed_1)?(?=[,\]])")
+    given = [names.sub(lambda _: next(own), argument) for argument in given]
+    given = [argument.replace("photos=FOLDER", "photos=photos").replace("FOLDER", "made") for argument in given]
+    # A study for `results`; else a training.
+    last = reader.runs("sweep" if command == "results" else "training")[-1:]
+    given = [argument.replace("0" * 32, last[0]) if last else argument for argument in given]
+    if command != "train" or "--help" in given or "--cfg" in given:
+        return given
+    if any(argument.startswith("resume=") for argument in given):
+        # The last training was not interrupted: it gets another epoch.
+        return [*given, f"schedule.phases.{reader.phases[-1]}.epochs=2"]
+    return small(given, reader)
+
+
+RUN = [
+    (page, command, arguments)
+    for page, command, arguments in commands()
+    # Those are run as they stand by tests/test_own_data.py and tests/test_documentation.py.
+    if "wardrobe" not in arguments.partition("dataset")[2]
+    and not any(part in arguments for part in WRITTEN_BY_THE_READER)
+]
+
+
+def test_all_but_a_few_are_run():
+    assert len(RUN) > 0.9 * len(commands())
+
+
+@pytest.mark.parametrize(("page", "command", "arguments"), RUN)
+def test_a_command_does_what_its_page_says(page, command, arguments, reader):
+    plugin.register()
+    status, told = reader.type(command, *typed(command, arguments, reader))
+    lacking = [told_here for argument, told_here in ELSEWHERE.items() if argument in arguments]
+    if lacking:
+        assert status == 2 and lacking[0] in told and "Traceback" not in told, told
+    else:
+        assert status == 0, told
+    reader.runs("training")
