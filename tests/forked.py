@@ -1,7 +1,8 @@
 """Runs entry points in processes that have TensorFlow and MLflow loaded from the beginning: what takes longest of most.
 
 `python forked.py` reads a job from each line of its standard input, a JSON object of `entry`, `arguments`, `folder`,
-`environment` and `output` (a file), and answers with the job's exit status.
+`environment` and `output` (a file), and answers with the job's exit status. With `until`, a path, it is killed once
+there is such a file.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import sys
+import time
 import traceback
+from pathlib import Path
 
 
 def main() -> None:
@@ -24,7 +28,13 @@ def main() -> None:
         job = json.loads(line)
         if (process := os.fork()) == 0:
             os._exit(run(job))
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        ended, status = 0, 0
+        while not ended:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if not ended and job["until"] and Path(job["until"]).exists():
+                os.kill(process, signal.SIGKILL)
+            time.sleep(0.05)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 def run(job: dict) -> int:

@@ -49,10 +49,11 @@ class Reader:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
         )  # fmt: skip
 
-    def type(self, command: str, *arguments: str) -> tuple[int, str]:
-        """Exit status, and what was printed."""
+    def type(self, command: str, *arguments: str, until: Path | None = None) -> tuple[int, str]:
+        """Exit status, and what was printed. With `until` the process is killed once there is that file."""
         output = self.folder / "printed"
         job = {"entry": command, "arguments": arguments, "folder": str(self.folder), "output": str(output)}
+        job["until"] = None if until is None else str(until)
         assert self._loaded.stdin is not None and self._loaded.stdout is not None
         print(json.dumps(job | {"environment": self.environment}), file=self._loaded.stdin, flush=True)
         return int(self._loaded.stdout.readline()), output.read_text(encoding="utf-8")
@@ -102,6 +103,15 @@ def small(given: list[str], reader: Reader) -> list[str]:
     return [*given, *tiny]
 
 
+def interrupt(reader: Reader) -> None:
+    """A training that is killed after its first epoch."""
+    folder = reader.folder / f"interrupted_{len(list(reader.folder.glob('interrupted_*')))}"
+    options = ["experiment=quickstart", f"hydra.run.dir={folder}"]
+    longer = "schedule.phases.training.epochs=3"
+    status, told = reader.type("train", *small(options, reader), longer, until=folder / "weights" / "state.npz")
+    assert status == -9, told
+
+
 def two_of(given: str) -> str:
     """An argument of a multirun, which sweeps over at most two values."""
     if given.startswith("-"):
@@ -132,8 +142,8 @@ def typed(command: str, arguments: str, reader: Reader) -> list[str]:
     if command != "train" or "--help" in given or "--cfg" in given:
         return given
     if any(argument.startswith("resume=") for argument in given):
-        # The last training was not interrupted: it gets another epoch.
-        return [*given, f"schedule.phases.{reader.phases[-1]}.epochs=2"]
+        interrupt(reader)
+        return given
     return small(given, reader)
 
 
