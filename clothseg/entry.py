@@ -57,6 +57,9 @@ TARGETS = [
         )
     ),
     "keras.src.models.sequential.Sequential",
+    # What the schedules of `rates` are where they have no warm-up.
+    "keras.src.optimizers.schedules.learning_rate_schedule.CosineDecay",
+    "keras.src.optimizers.schedules.learning_rate_schedule.PolynomialDecay",
     "optuna.pruners.*",
     "tensorflow_examples.models.pix2pix.pix2pix.upsample",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ TINY = (
     *SMALL_BACKBONE, "threads=1",
 )  # fmt: skip
 A_STEP = {"epochs": 1, "steps_per_epoch": 1, "validation_steps": 1}
+LITTLE_LOGGED = ("tracking.figures=false", "tracking.log_model=false")
 # What only other machines have, by an argument, and what is told on this one.
 ELSEWHERE = {"devices=2": "GPU", "hydra/launcher=slurm": "sbatch", "hydra/launcher=ray_cluster": "ray"}
 
@@ -98,6 +99,9 @@ def small(given: list[str], reader: Reader) -> list[str]:
     for name, phase in cfg.schedule.phases.items():
         tiny += [f"schedule.phases.{name}.{what}={count}" for what, count in A_STEP.items()]
         tiny += [f"schedule.phases.{name}.image_size=[32,32]"] if phase.image_size else []
+    # The last one before a run is registered and exported, and one that registers itself, need the model.
+    if not any(argument.startswith(("register=", "experiment=fast")) for argument in given):
+        tiny += LITTLE_LOGGED
     if "-m" in given and any(argument.startswith("sweep=") for argument in given):
         tiny += ["sweep.n_trials=2", "sweep.presets=presets"]
     return [*given, *tiny]

@@ -128,6 +128,9 @@ def tiny():
     return Network(encoder, model, model)
 
 
+A_STEP = ("epochs", "steps_per_epoch")
+
+
 def phases(*overrides: str, photos: int = 800, variants: int = 7):
     cfg = compose(*overrides)
     cfg.backbone.weights = None
@@ -143,6 +146,14 @@ def test_every_optimizer_can_be_made_and_takes_its_learning_rate(name):
         f"optimizer={name}", "optimizer.learning_rate=0.25", "schedule.phases.fine_tuning.learning_rate=0.125"
     )
     assert (float(frozen.optimizer(1).learning_rate), float(tuned.optimizer(1).learning_rate)) == (0.25, 0.125)
+
+
+@pytest.mark.parametrize("name", options("learning_rate"))
+def test_learning_rates_of_a_single_step_may_be_built(name):
+    # Without a warm-up they are schedules of Keras's own, which Hydra has to let through.
+    one = [f"schedule.phases.{phase}.{what}=1" for phase in ("frozen", "fine_tuning") for what in A_STEP]
+    for phase in phases(f"learning_rate={name}", *one):
+        assert float(phase.optimizer(1).learning_rate) > 0
 
 
 def test_a_phase_can_have_an_optimizer_of_its_own():
