@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -126,7 +128,14 @@ class Harm:
 
 
 class CommandLine:
-    """The entry points as a user starts them: in a folder, in a process of their own."""
+    """The entry points as a user starts them: in a folder, in a process of their own.
+
+    Those that are waited for are forked from one that has TensorFlow loaded, unless what they are given says what
+    Python or TensorFlow load.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: subprocess.Popen[str] | None = None
 
     def environment(self, folder: Path, **changes: str) -> dict[str, str]:
         """Without what the developer's shell says of data, tracking and devices; prepared arrays stay in `folder`."""
@@ -146,17 +155,35 @@ class CommandLine:
         return [sys.executable, "-m", f"clothseg.{entry}", *overrides]
 
     def __call__(
-        self, entry: str, *overrides: str, folder: Path, **environment: str
+        self, entry: str, *overrides: str, folder: Path, until: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(entry, *overrides),
-            cwd=folder,
-            env=self.environment(folder, **environment),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        """With `until` the process is killed once there is such a file."""
+        command = self.command(entry, *overrides)
+        given = self.environment(folder, **environment)
+        if until is None and any(name.startswith(("PYTHON", "KERAS_", "TF_")) for name in environment):
+            return subprocess.run(
+                command, cwd=folder, env=given, capture_output=True, text=True, timeout=600, check=False
+            )
+        if self._loaded is None:
+            self._loaded = subprocess.Popen(
+                [sys.executable, str(REPOSITORY / "tests" / "forked.py")],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=given, text=True,
+            )  # fmt: skip
+        assert self._loaded.stdin is not None and self._loaded.stdout is not None
+        with tempfile.TemporaryDirectory() as printed:
+            told = [Path(printed, name) for name in ("stdout", "stderr")]
+            job = {
+                "entry": entry, "arguments": overrides, "folder": str(folder), "environment": given, "timeout": 600,
+                "stdout": str(told[0]), "stderr": str(told[1]), "until": None if until is None else str(until),
+            }  # fmt: skip
+            print(json.dumps(job), file=self._loaded.stdin, flush=True)
+            status = int(self._loaded.stdout.readline())
+            return subprocess.CompletedProcess(command, status, *[file.read_text(encoding="utf-8") for file in told])
+
+    def end(self) -> None:
+        """Ends the process that the others are forked from."""
+        if self._loaded is not None:
+            self._loaded.communicate(timeout=60)
 
     def start(self, entry: str, *overrides: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
         """In a session of its own, all that it prints in `stdout`. Ctrl-C works whatever the tests were started by."""
@@ -174,9 +201,11 @@ class CommandLine:
 
 
 @pytest.fixture(scope="session")
-def clothseg() -> CommandLine:
+def clothseg() -> Iterator[CommandLine]:
     """Runs an entry point: `clothseg("train", "seed=1", folder=tmp_path)`."""
-    return CommandLine()
+    made = CommandLine()
+    yield made
+    made.end()
 
 
 # Padded photos, a decoder that ends at a coarser stride, a photo size of its own.

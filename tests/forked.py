@@ -1,8 +1,8 @@
 """Runs entry points in processes that have TensorFlow and MLflow loaded from the beginning: what takes longest of most.
 
 `python forked.py` reads a job from each line of its standard input, a JSON object of `entry`, `arguments`, `folder`,
-`environment` and `output` (a file), and answers with the job's exit status. With `until`, a path, it is killed once
-there is such a file.
+`environment`, `stdout` and `stderr` (files), and answers with the job's exit status. With `until`, a path, it is killed
+once there is such a file; so it is after `timeout` seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 def main() -> None:
     """Until there are no more jobs."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as the entry points do
     import keras  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import mlflow  # noqa: F401
@@ -28,25 +29,27 @@ def main() -> None:
         job = json.loads(line)
         if (process := os.fork()) == 0:
             os._exit(run(job))
-        ended, status = 0, 0
+        ended, status, begun = 0, 0, time.monotonic()
         while not ended:
+            time.sleep(0.02)
             ended, status = os.waitpid(process, os.WNOHANG)
-            if not ended and job["until"] and Path(job["until"]).exists():
+            late = time.monotonic() - begun > job["timeout"]
+            if not ended and (late or (job["until"] and Path(job["until"]).exists())):
                 os.kill(process, signal.SIGKILL)
-            time.sleep(0.05)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 def run(job: dict) -> int:
     """The exit status of one job, in the process that it was forked into."""
-    output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        # What both have is appended, in the order in which it was written.
+        os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])
     sys.argv[1:] = job["arguments"]
+    sys.path[0] = job["folder"]
     status = 0
     try:
         runpy.run_module(f"clothseg.{job['entry']}", run_name="__main__", alter_sys=True)

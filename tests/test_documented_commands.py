@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -29,64 +26,50 @@ TINY = (
 )  # fmt: skip
 A_STEP = {"epochs": 1, "steps_per_epoch": 1, "validation_steps": 1}
 LITTLE_LOGGED = ("tracking.figures=false", "tracking.log_model=false")
+KINDS = {"training": "tags.preset LIKE '%' AND tags.role != 'sweep'", "sweep": "tags.role = 'sweep'"}
 # What only other machines have, by an argument, and what is told on this one.
 ELSEWHERE = {"devices=2": "GPU", "hydra/launcher=slurm": "sbatch", "hydra/launcher=ray_cluster": "ray"}
 
 
 class Reader:
-    """Types commands into one folder, without waiting for TensorFlow each time.
+    """Types commands into one folder.
 
     Attributes:
         folder: with the store.
-        trained: ids of the trainings that are finished, the last one last.
-        phases: those of the last training.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.environment = folder, environment
-        self.phases: list[str] = []
-        self._loaded = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "tests" / "forked.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
-        )  # fmt: skip
+    def __init__(self, folder: Path, clothseg: Any) -> None:
+        self.folder = folder
+        self._clothseg = clothseg
 
     def type(self, command: str, *arguments: str, until: Path | None = None) -> tuple[int, str]:
         """Exit status, and what was printed. With `until` the process is killed once there is that file."""
-        output = self.folder / "printed"
-        job = {"entry": command, "arguments": arguments, "folder": str(self.folder), "output": str(output)}
-        job["until"] = None if until is None else str(until)
-        assert self._loaded.stdin is not None and self._loaded.stdout is not None
-        print(json.dumps(job | {"environment": self.environment}), file=self._loaded.stdin, flush=True)
-        return int(self._loaded.stdout.readline()), output.read_text(encoding="utf-8")
+        done = self._clothseg(command, *arguments, folder=self.folder, until=until)
+        return done.returncode, done.stdout + done.stderr
 
-    def end(self) -> None:
-        """Types no more."""
-        self._loaded.communicate(timeout=60)
-
-    def runs(self, role: str) -> list[str]:
-        """Ids of runs that ended well, the last one last."""
+    def runs(self, kind: str) -> list[str]:
+        """Ids of the trainings or sweeps that ended well, the last one last."""
         import mlflow
 
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-        found = client.search_runs(["1"], f"tags.role = '{role}'", order_by=["attributes.start_time"])
+        found = client.search_runs(["1"], KINDS[kind], order_by=["attributes.start_time"])
         assert not [run.info.run_id for run in found if run.info.status == "RUNNING"]
         return [run.info.run_id for run in found if run.info.status == "FINISHED"]
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory, clothseg) -> Iterator[Reader]:
+def reader(tmp_path_factory, clothseg) -> Reader:
     folder = tmp_path_factory.mktemp("reader")
     random = np.random.default_rng(0)
     (folder / "photos").mkdir()
     for name in "ab":
         Image.fromarray(random.integers(256, size=(60, 50, 3), dtype=np.uint8)).save(folder / "photos" / f"{name}.jpg")
-    made = Reader(folder, clothseg.environment(folder))
+    made = Reader(folder, clothseg)
     # Those that pages compare, which are of the reader's own.
     for seed in range(4):
         status, told = made.type("train", *small(["experiment=quickstart", f"seed={seed}"], made))
         assert status == 0, told
-    yield made
-    made.end()
+    return made
 
 
 def small(given: list[str], reader: Reader) -> list[str]:
@@ -94,7 +77,6 @@ def small(given: list[str], reader: Reader) -> list[str]:
     given = [two_of(argument) for argument in given]
     with hydra.initialize_config_dir(str(entry.config_folder())):
         cfg = hydra.compose("train", first_of_each([argument for argument in given if not argument.startswith("-")]))
-    reader.phases = list(cfg.schedule.phases)
     tiny = [option for option in TINY if not any(argument.split("=")[0] == option.split("=")[0] for argument in given)]
     for name, phase in cfg.schedule.phases.items():
         tiny += [f"schedule.phases.{name}.{what}={count}" for what, count in A_STEP.items()]
