@@ -142,7 +142,7 @@ def test_ctrl_c_keeps_the_folds_that_are_done(clothseg, tmp_path):
 
 @pytest.mark.long
 def test_a_fold_that_fails_fails_the_whole_with_its_reason(clothseg, tmp_path):
-    done = clothseg("train", *TINY, "folds=2", "optimizer.learning_rate=1e30", folder=tmp_path)
+    done = clothseg("train", *TINY, "folds=2", "optimizer.learning_rate=1e38", folder=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     parent, folds = runs_of(tmp_path)
     assert [run.info.status for run in (parent, *folds)] == ["FAILED", "FAILED"]
