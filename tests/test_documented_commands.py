@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep
+from omegaconf import OmegaConf
 from PIL import Image
 from small_backbone import SMALL_BACKBONE
 from test_documentation import REPOSITORY, WRITTEN_BY_THE_READER, commands, first_of_each
@@ -24,9 +25,9 @@ TINY = (
     "dataset=paperdoll", "dataset.count=160", "dataset.image_size=[48,40]", "image_size=[32,32]", "splitting.test=0.2",
     *SMALL_BACKBONE, "threads=1",
 )  # fmt: skip
+PAPERDOLL = REPOSITORY / "conf" / "dataset" / "paperdoll.yaml"
 A_STEP = {"epochs": 1, "steps_per_epoch": 1, "validation_steps": 1}
 LITTLE_LOGGED = ("tracking.figures=false", "tracking.log_model=false")
-KINDS = {"training": "tags.preset LIKE '%' AND tags.role != 'sweep'", "sweep": "tags.role = 'sweep'"}
 # What only other machines have, by an argument, and what is told on this one.
 ELSEWHERE = {"devices=2": "GPU", "hydra/launcher=slurm": "sbatch", "hydra/launcher=ray_cluster": "ray"}
 
@@ -52,9 +53,11 @@ class Reader:
         import mlflow
 
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
-        found = client.search_runs(["1"], KINDS[kind], order_by=["attributes.start_time"])
+        found = client.search_runs(["1"], order_by=["attributes.start_time"])
         assert not [run.info.run_id for run in found if run.info.status == "RUNNING"]
-        return [run.info.run_id for run in found if run.info.status == "FINISHED"]
+        # A training has no role.
+        kinds = {run.info.run_id: run.data.tags.get("role", "training") for run in found}
+        return [run.info.run_id for run in found if run.info.status == "FINISHED" and kinds[run.info.run_id] == kind]
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +79,14 @@ def small(given: list[str], reader: Reader) -> list[str]:
     """The arguments of a training, and such as leave it a few steps."""
     given = [two_of(argument) for argument in given]
     with hydra.initialize_config_dir(str(entry.config_folder())):
-        cfg = hydra.compose("train", first_of_each([argument for argument in given if not argument.startswith("-")]))
+        single = first_of_each([argument for argument in given if not argument.startswith("-")])
+        cfg = hydra.compose("train", [*single, "dataset=paperdoll"])
     tiny = [option for option in TINY if not any(argument.split("=")[0] == option.split("=")[0] for argument in given)]
     for name, phase in cfg.schedule.phases.items():
         tiny += [f"schedule.phases.{name}.{what}={count}" for what, count in A_STEP.items()]
         tiny += [f"schedule.phases.{name}.image_size=[32,32]"] if phase.image_size else []
+    # What an experiment says of the real photos.
+    tiny += [f"~dataset.{key}" for key in cfg.dataset if key not in OmegaConf.load(PAPERDOLL)]
     # The last one before a run is registered and exported, and one that registers itself, need the model.
     if not any(argument.startswith(("register=", "experiment=fast")) for argument in given):
         tiny += LITTLE_LOGGED
