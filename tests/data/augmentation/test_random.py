@@ -264,6 +264,29 @@ def test_moves_are_those_of_numpy():
         np.testing.assert_allclose(new_photos, move(photos), atol=0.02)
 
 
+def test_moves_are_those_of_tensorflow():
+    random = np.random.default_rng(0)
+    count, size = 32, (48, 64)
+    photos = random.uniform(0, 255, (count, *size, 3)).astype(np.float32)
+    labels = random.integers(0, 59, (count, *size), np.uint8)
+    matrices = geometry.transforms(
+        size, flip=random.random(count) < 0.5, scale=random.uniform(0.5, 2, (count, 2)),
+        angle=random.uniform(-30, 30, count), shift=random.uniform(-0.2, 0.2, (count, 2)),
+        perspective=random.uniform(-0.3, 0.3, (count, 2)),
+    )  # fmt: skip
+    moved, moved_labels = geometry.warp(tf.constant(photos), tf.constant(labels), tf.constant(matrices))
+    plain, plain_labels = (
+        tf.raw_ops.ImageProjectiveTransformV3(
+            images=images, transforms=matrices, output_shape=size, fill_value=fill, interpolation=how,
+            fill_mode="CONSTANT",
+        )
+        for images, fill, how in ((photos, float(PADDING), "BILINEAR"), (labels[..., None], float(IGNORE), "NEAREST"))
+    )  # fmt: skip
+    np.testing.assert_allclose(moved, plain, atol=0.02)
+    # Half-way between two pixels either is the nearest.
+    assert np.mean(moved_labels.numpy() != plain_labels.numpy()[..., 0]) < 1e-4
+
+
 def test_a_shift_goes_down_and_right_and_leaves_grey_that_counts_nowhere():
     photos, labels = moved(shift=[6 / WIDTH, 12 / WIDTH])
     np.testing.assert_array_equal(labels[:, 6:, 12:], LABELS[:, : WIDTH - 6, : WIDTH - 12])
