@@ -427,10 +427,11 @@ def _fit_held(
                 reached[LATENCY] = milliseconds_per_photo(model, image_size=settings.size, repeats=30)
                 run.scores({LATENCY: reached[LATENCY]}, step=len(history.epochs))
             run.tag("trial.state", "COMPLETE")
-        if run.lost:
-            log.warning("the run lacks %s, which there was no room for; weights are in %s", ", ".join(run.lost), folder)
-        else:
-            checkpoints.clear()
+    # Only now: without a state, what is killed before its run has ended could not be gone on with.
+    if run.lost:
+        log.warning("the run lacks %s, which there was no room for; weights are in %s", ", ".join(run.lost), folder)
+    else:
+        checkpoints.clear()
     return _Fitted(run.id, reached, evaluation, run.undelivered)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ LEARNING = (("epochs", 4), ("steps_per_epoch", 20), ("validation_steps", 1))
 A_STEP = {"epochs": 1, "steps_per_epoch": 1, "validation_steps": 1}
 LITTLE_LOGGED = ("tracking.figures=false", "tracking.log_model=false")
 # What only other machines have, by an argument, and what is told on this one.
-ELSEWHERE = {"devices=2": "this machine has", "hydra/launcher=slurm": "sbatch", "hydra/launcher=ray_cluster": "ray"}
+ELSEWHERE = {"devices=2": "this machine has", "hydra/launcher=slurm": "srun", "hydra/launcher=ray_cluster": "Ray"}
 
 
 class Reader:
@@ -95,6 +96,9 @@ def small(given: list[str], reader: Reader) -> list[str]:
         tiny += LITTLE_LOGGED
     if "-m" in given and any(argument.startswith("sweep=") for argument in given):
         tiny += ["sweep.n_trials=2", "sweep.presets=presets"]
+        # All pages share a folder here; on a page, sweeps in one folder are of one study or have names.
+        number = zlib.crc32(" ".join(given).encode())
+        tiny += [] if any("study_name" in argument for argument in given) else [f"sweep.study_name=study_{number}"]
     return [*given, *tiny]
 
 

@@ -263,8 +263,13 @@ def recover(study: optuna.Study, storage: RDBStorage) -> list[FrozenTrial]:
     ]
 
 
-def lose(study: optuna.Study, storage: RDBStorage, number: int, reason: str) -> bool:
-    """Fails a trial that did not come to its end through no fault of its own, and enqueues its parameters again, once.
+def lose(study: optuna.Study, storage: RDBStorage, number: int, reason: str, *, retries: int | None = RETRIES) -> bool:
+    """Fails a trial that did not come to its end through no fault of its own, and enqueues its parameters again.
+
+    Args:
+        study, storage, number: of the trial.
+        reason: goes into its attribute `lost`.
+        retries: how often its parameters may be enqueued again; None for any number of times.
 
     Returns:
         Whether this process did; False where the trial has ended already.
@@ -275,14 +280,14 @@ def lose(study: optuna.Study, storage: RDBStorage, number: int, reason: str) -> 
         storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
     except UpdateFinishedTrialError:
         return False
-    _enqueue_again(study, storage.get_trial(trial_id))
+    _enqueue_again(study, storage.get_trial(trial_id), retries=retries)
     return True
 
 
-def _enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+def _enqueue_again(study: optuna.Study, trial: FrozenTrial, *, retries: int | None = RETRIES) -> None:
     again = copy.deepcopy(trial)
     again.user_attrs = {key: value for key, value in trial.user_attrs.items() if key == "baseline"}
-    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, again)
+    RetryHeartbeatStaleTrialCallback(max_retry=retries)(study, again)
 
 
 def load_study(storage: RDBStorage, *, name: str, pruner: BasePruner) -> optuna.Study:

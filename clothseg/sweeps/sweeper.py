@@ -33,6 +33,7 @@ from clothseg.sweeps.preset import write_preset
 from clothseg.sweeps.sampling import NumberedSampler, grid_points
 from clothseg.sweeps.study import (
     counted,
+    lose,
     open_storage,
     open_study,
     process,
@@ -263,8 +264,8 @@ class Sweep(OptunaSweeperImpl):
                 self._mourn(recover(self.study, self.storage_opened))
                 self._stop_if_everything_fails()
                 claimed = self._claim(self.n_jobs - len(jobs))
-                if claimed:
-                    jobs.start(claimed)
+                if claimed and (failure := jobs.start(claimed)) is not None:
+                    self._stop_if_none_began([number for number, _ in claimed], failure)
                 if not len(jobs):
                     return
                 for number, returned in jobs.ended():
@@ -321,11 +322,23 @@ class Sweep(OptunaSweeperImpl):
             if "mlflow_run_id" in trial.user_attrs:
                 self.run.lost(trial.user_attrs["mlflow_run_id"], "its process was killed")
 
+    def _stop_if_none_began(self, numbers: Sequence[int], failure: Exception) -> None:
+        """Where a launcher starts nothing, as without its cluster, no trial is used up."""
+        if any("worker" in self._trial(number).user_attrs for number in numbers):
+            return
+        for number in numbers:
+            lose(self.study, self.storage_opened, number, "its launcher failed", retries=None)
+        launcher = self.config.hydra.runtime.choices.get("hydra/launcher")
+        raise UserError(
+            f"hydra/launcher={launcher}: it cannot start a trial here: {reason(failure)}; "
+            "hydra/launcher=workers needs nothing but this machine"
+        )
+
     def _stop_if_everything_fails(self) -> None:
         # Of this process: what failed before, the user has seen, and perhaps put right.
         ended = [self._trial(number) for number in self.settled]
         failed = [trial for trial in ended if trial.state is TrialState.FAIL]
-        if len(ended) < self.max_failures:
+        if len(ended) < min(self.max_failures, self.n_trials):
             return
         if len(failed) == len(ended) or len(failed) / len(ended) > self.max_failure_rate:
             why = failed[-1].user_attrs.get("failure", "its process was killed")
@@ -460,18 +473,21 @@ class _Jobs:
     def __len__(self) -> int:
         return len(self.running) + len(self.over)
 
-    def start(self, claimed: list[tuple[int, list[str]]]) -> None:
+    def start(self, claimed: list[tuple[int, list[str]]]) -> Exception | None:
+        """Starts trials; gives what the launcher raised, if it did."""
         if self.workers is not None:
             self.running |= {self.workers.submit(overrides, number): number for number, overrides in claimed}
-            return
+            return None
         numbers = [number for number, _ in claimed]
         returned: Sequence[JobReturn | BaseException]
         try:
             returned = self.launcher.launch([overrides for _, overrides in claimed], initial_job_idx=numbers[0])
         except Exception as error:
             # A launcher gives up a whole batch when one of its processes dies.
-            returned = [error] * len(numbers)
+            self.over += [(number, error) for number in numbers]
+            return error
         self.over += zip(numbers, returned, strict=True)
+        return None
 
     def ended(self) -> list[tuple[int, JobReturn | BaseException]]:
         if self.workers is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -249,6 +250,18 @@ def test_a_sweep_in_which_everything_fails_stops_early_with_the_reason(tmp_path,
     # Whoever starts it again has put something right, or is told again.
     done = clothseg("train", "-m", "sweep=lr_batch", "dataset.root=nowhere", "dataset.download=false", folder=tmp_path)
     assert done.returncode == 2 and states(the_study(tmp_path)) == ["FAIL"] * 6
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="needs to be no cluster")
+def test_a_launcher_that_cannot_start_anything_ends_the_sweep_and_uses_up_no_trial(tmp_path, clothseg):
+    options = ("sweep=lr_batch", "sweep.n_trials=2", "hydra/launcher=slurm", "sweep.n_jobs=2")
+    for _ in range(3):
+        done = sweep(clothseg, tmp_path, *options)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "hydra/launcher=slurm: it cannot start a trial here: " in done.stderr
+    study = the_study(tmp_path)
+    waiting = [trial for trial in study.trials if trial.state.name == "WAITING"]
+    assert len(waiting) == 2 and any(trial.user_attrs.get("baseline") for trial in waiting)
 
 
 def test_killed_it_loses_what_was_in_flight_and_runs_that_again_once(tmp_path, clothseg):

@@ -133,7 +133,7 @@ def whole(tmp_path_factory):
 def test_a_training_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, seed):
     told_whole, saved, weights, kept = whole
     random = np.random.default_rng(seed)
-    for step in sorted(random.choice(np.arange(1, TOTAL_STEPS), 7, replace=False)):
+    for step in sorted(random.choice(np.arange(1, TOTAL_STEPS), 4, replace=False)):
         # What an iterator raises comes out of Keras as an error of TensorFlow.
         with pytest.raises((Killed, Exception)):
             train(tmp_path, kill_at_step=int(step))
