@@ -305,6 +305,7 @@ def test_a_training_that_diverges_fails_with_the_reason(clothseg, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(clothseg, tmp_path):
     process = clothseg.start(
         "train",

@@ -94,7 +94,9 @@ print("trained")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
-@pytest.mark.parametrize("code", [STEP, DECODERS], ids=["network", "decoders"])
+@pytest.mark.parametrize(
+    "code", [pytest.param(STEP, id="network"), pytest.param(DECODERS, id="decoders", marks=pytest.mark.long)]
+)
 def test_trains_under_jax(code):
     environment = os.environ | {
         "KERAS_BACKEND": "jax",

@@ -108,6 +108,7 @@ def _ids_opened_at_once(address: str) -> list[str]:
     return ids
 
 
+@pytest.mark.long
 def test_processes_that_open_it_at_the_same_moment_have_one_run(client):
     # The tables are there; the experiment and the run are made by all at once.
     client.create_experiment("other")

@@ -65,6 +65,7 @@ print("equal")
 """
 
 
+@pytest.mark.long
 def test_two_devices_train_as_one_does():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-3000:]

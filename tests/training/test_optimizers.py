@@ -330,6 +330,7 @@ def test_training_is_the_same_as_without_averages():
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="is what runs under jax")
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
+@pytest.mark.long
 def test_it_holds_under_jax():
     environment = os.environ | {
         "KERAS_BACKEND": "jax",
