@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -64,6 +64,10 @@ TARGETS = [
     "tensorflow_examples.models.pix2pix.pix2pix.upsample",
 ]  # fmt: skip
 
+# What a configuration may put into the environment of its job by `hydra.job.env_set`. Other variables say which code is
+# trusted, which programs and libraries are loaded, and where runs are sent.
+ENVIRONMENT = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "KERAS_BACKEND", "OMP_NUM_THREADS", "TF_*")
+
 
 def config_folder() -> Path:
     """The configuration: inside the package where a wheel was installed, else beside it in the checkout."""
@@ -98,6 +102,7 @@ def run(
         nonlocal begun
         begun = True
         try:
+            _check_environment(HydraConfig.get().job.env_set)
             return task(cfg)
         except Exception as error:
             # The jobs of a multirun report to their sweeper; a single one ends before Hydra adds lines of its own.
@@ -224,6 +229,15 @@ def told(error: BaseException) -> str | None:
             return str(cannot_track(cause))
         cause = cause.__cause__ or cause.__context__
     return explain(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
+
+
+def _check_environment(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if not any(fnmatchcase(name, pattern) for pattern in ENVIRONMENT):
+            raise UserError(
+                f"hydra.job.env_set.{name}={value} is none of the variables that a configuration may set "
+                f"({', '.join(ENVIRONMENT)}); set it before the command, if you trust it"
+            )
 
 
 def own_targets() -> list[str]:

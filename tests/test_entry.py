@@ -88,6 +88,21 @@ def test_a_strangers_configuration_runs_nothing(clothseg, tmp_path):
     assert not victim.exists()
 
 
+@pytest.mark.parametrize("variable", ["CLOTHSEG_TARGETS", "PATH", "LD_PRELOAD", "MLFLOW_TRACKING_URI"])
+def test_a_strangers_configuration_does_not_say_what_is_trusted(variable, clothseg, tmp_path):
+    canary = tmp_path / "canary"
+    (tmp_path / "theirs" / "experiment").mkdir(parents=True)
+    (tmp_path / "theirs" / "experiment" / "theirs.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - quickstart\n"
+        f"hydra: {{job: {{env_set: {{{variable}: 'shutil.*'}}}}}}\n"
+        f"loss: {{_target_: shutil.copyfile, src: /dev/null, dst: {canary}}}\n"
+    )
+    done = clothseg("train", "--config-dir", "theirs", "experiment=theirs", folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert f"hydra.job.env_set.{variable}=shutil.* is none of the variables that a configuration may set" in done.stderr
+    assert not canary.exists()
+
+
 @pytest.mark.parametrize(
     "part",
     [
