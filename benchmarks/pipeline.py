@@ -28,9 +28,7 @@ def ours(folder: Path, kind: str) -> Iterator[int]:
     settings = check(cfg, TrainSettings)
     data = assemble.data(cfg, settings)
     augmentation = entry.build(cfg.augmentation)
-    from clothseg.data.survey import pixels_by_photo
-
-    augmentation.fit(data.parts.train, pixels_by_photo(data.final.labels, data.parts.train, classes=59))
+    augmentation.fit(data.parts.train, data.final.pixels[data.parts.train])
     batches = training_batches(
         data.final.photos, data.final.labels, data.parts.train, augmentation=augmentation, weights=None,
         batch_size=BATCH, seed=0, first_step=0, label_stride=1,

@@ -15,7 +15,6 @@ from clothseg.data.groups import group_labels
 from clothseg.data.prepared import Prepared
 from clothseg.data.source import Source
 from clothseg.data.split import Split
-from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import UserError
 from clothseg.models.backbones import check_download, check_encoder
 from clothseg.settings import EvaluationOptions, PhaseSettings, TrainSettings
@@ -354,9 +353,7 @@ def offset(data: Data, *, adjustment: float) -> np.ndarray | None:
 
     if adjustment == 0:
         return None
-    final = data.final
-    pixels = pixels_by_photo(final.labels, data.parts.train, classes=len(final.class_names)).sum(axis=0)
-    return prior_offset(pixels, adjustment=adjustment)
+    return prior_offset(data.final.pixels[data.parts.train].sum(axis=0), adjustment=adjustment)
 
 
 def evaluation(

@@ -54,11 +54,9 @@ def report(prepared: Prepared, parts: Split, folder: Path, *, duplicate_distance
         duplicate_distance: Hamming distance (0..64) of perceptual hashes up to which photos count as near-duplicates.
     """
     from clothseg.data.duplicates import near_duplicates
-    from clothseg.data.survey import pixels_by_photo
     from clothseg.tracking import figures
 
-    counts = pixels_by_photo(prepared.labels, range(len(prepared.names)), classes=len(prepared.class_names))
-    pixels, photos = counts.sum(axis=0), (counts > 0).sum(axis=0)
+    pixels, photos = prepared.pixels.sum(axis=0), (prepared.pixels > 0).sum(axis=0)
     part_of = np.empty(len(prepared.names), object)
     for part in PARTS:
         part_of[getattr(parts, part)] = part

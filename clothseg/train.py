@@ -19,7 +19,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from clothseg import assemble, entry, register, results
-from clothseg.data.survey import pixels_by_photo
 from clothseg.errors import StoppedError, UserError
 from clothseg.settings import TrainSettings, check, options_of
 from clothseg.sweeps import plugin
@@ -322,7 +321,7 @@ def _fit_held(
     with place():
         networks = assemble.networks(cfg, settings, classes=classes)
     model = networks[data.size].model
-    pixels = pixels_by_photo(data.final.labels, data.parts.train, classes=classes)
+    pixels = data.final.pixels[data.parts.train]
     augmentation = entry.build(cfg.augmentation)
     augmentation.fit(data.parts.train, pixels)
     variants = len(augmentation.variants)

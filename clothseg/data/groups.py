@@ -117,10 +117,15 @@ def grouped(prepared: Prepared, groups: Mapping[str, Sequence[str] | None] | Non
             raise UserError(f"label_groups.rest={rest} needs label_groups.groups; without groups it has to be null")
         return prepared
     names, table = group_labels(prepared.class_names, groups, rest=rest)
+    pixels = np.zeros((len(prepared.pixels), len(names)), prepared.pixels.dtype)
+    for old, new in enumerate(table[: len(prepared.class_names)]):
+        if new != IGNORE:
+            pixels[:, new] += prepared.pixels[:, old]
     key = json.dumps([prepared.fingerprint, names, table.tolist()])
     return replace(
         prepared,
         labels=Grouped(prepared.labels, table),
+        pixels=pixels,
         class_names=names,
         fingerprint=hashlib.sha256(key.encode()).hexdigest(),
     )

@@ -1,7 +1,7 @@
 """The tf.data pipeline: from prepared uint8 arrays to batches.
 
 Only numbers of examples are shuffled; photos are read from the (memory-mapped) arrays batch by batch and augmented on
-the way, so memory stays near the size of the uint8 arrays.
+the way, so memory stays near the size of a few batches.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from clothseg.data.augmentation import keyed
 from clothseg.data.augmentation.contract import Augmentation
 from clothseg.data.groups import Labels
 from clothseg.data.sampling import draw
+
+
+AHEAD = 2  # batches that wait for the network; TensorFlow's own choice may grow to half of the memory
 
 
 def pass_order(
@@ -106,7 +109,7 @@ def training_batches(
 
     batches = tf.data.Dataset.counter(first_pass).flat_map(examples).skip(first_step)
     batches = batches.map(read_and_augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batches.prefetch(AHEAD)
 
 
 def training_rows(
@@ -176,7 +179,7 @@ def evaluation_batches(photos: np.ndarray, labels: Labels, rows: np.ndarray, *, 
     """
     batches = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(batch_size)
     batches = batches.map(lambda part: _read(photos, labels, part), num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batches.prefetch(AHEAD)
 
 
 def steps_per_pass(count: int, batch_size: int) -> int:

@@ -11,10 +11,10 @@ import json
 import logging
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,8 +29,9 @@ from clothseg.errors import UserError
 if TYPE_CHECKING:
     from clothseg.data.groups import Labels
 
-FORMAT = 3  # of the cache; a new number makes every cache be prepared again
+FORMAT = 4  # of the cache; a new number makes every cache be prepared again
 SHOWN = 3  # problems in a message; the report has them all
+_CACHED = 2**17  # numbers that are interpolated together
 PADDING = 127  # grey level around a padded photo, which says least to a network
 
 Frame = tuple[int, int, int, int]
@@ -49,6 +50,7 @@ class Prepared:
         photos: uint8 (n, height, width, 3) in 0..255, read from disk as needed.
         labels: uint8 (n, height, width) in 0..len(class_names) - 1 or, around a padded photo, `IGNORE`; read from disk
             as needed.
+        pixels: int (n, classes), of every class in every photo; ignored ones are counted nowhere.
         frames: int (n, 4), top, left, height and width in pixels of what of the picture is photo and not padding.
         names: n names, in the order of the source.
         class_names: one name per label value.
@@ -60,6 +62,7 @@ class Prepared:
     name: str
     photos: np.ndarray
     labels: Labels
+    pixels: np.ndarray
     frames: np.ndarray
     names: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -91,7 +94,7 @@ def prepare(
         label_resize: "nearest", or the article's "bilinear", a defect that invents labels; see `resize_labels`.
         cache: folder for the arrays, made where it is missing.
         skip_invalid: whether to leave out examples that cannot be used, with a warning, instead of raising.
-        workers: threads that decode; None for one per processor.
+        workers: threads that decode; None for one per processor that this process may use.
 
     Raises:
         DataError: examples cannot be used (its `problems` has all of them), or no example is left.
@@ -186,7 +189,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int], *, how: LabelResize
     if how == "bilinear":
         return _bilinear(labels, size).astype(np.uint8)
     rows, columns = (_nearest(wanted, own) for wanted, own in zip(size, labels.shape, strict=True))
-    return labels[rows[:, None], columns]
+    return labels.take(rows, axis=0).take(columns, axis=1)
 
 
 def _centres(wanted: int, own: int, *, offset: float) -> np.ndarray:
@@ -200,18 +203,31 @@ def _nearest(wanted: int, own: int) -> np.ndarray:
 
 
 def _bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image.astype(np.float32)
     top, bottom, down = _neighbours(size[0], image.shape[0])
     left, right, across = _neighbours(size[1], image.shape[1])
-    extra = (1,) * (image.ndim - 2)
-    down, across = down.reshape(-1, 1, *extra), across.reshape(-1, *extra)
+    channels = image.size // (image.shape[0] * image.shape[1])
+    # Pixels are taken whole, and their channels are then numbers of a row: NumPy is slow at short last axes.
+    down, across = down[:, None], across.repeat(channels)
 
     def row(rows: np.ndarray) -> np.ndarray:
         lines = image.take(rows, axis=0)
-        first = lines.take(left, axis=1).astype(np.float32)
-        return first + (lines.take(right, axis=1) - first) * across
+        first = lines.take(left, axis=1).reshape(len(rows), -1).astype(np.float32)
+        change = lines.take(right, axis=1).reshape(len(rows), -1) - first
+        change *= across
+        return np.add(first, change, out=change)
 
-    upper = row(top)
-    return upper + (row(bottom) - upper) * down
+    made = np.empty((size[0], size[1] * channels), np.float32)
+    # So few rows at a time that they stay in the processor's cache.
+    height = max(1, _CACHED // made.shape[1])
+    for part in (slice(start, start + height) for start in range(0, size[0], height)):
+        upper = row(top[part])
+        change = row(bottom[part])
+        change -= upper
+        change *= down[part]
+        np.add(upper, change, out=made[part])
+    return made.reshape(*size, *image.shape[2:])
 
 
 def _neighbours(wanted: int, own: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -249,15 +265,19 @@ def _load(folder: Path) -> Prepared:
     photos = np.load(folder / "photos.npy", mmap_mode="r", allow_pickle=False)
     labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
     expected = (len(meta["names"]), *meta["image_size"])
+    pixels = np.load(folder / "pixels.npy", allow_pickle=False)
     frames = np.array(meta["frames"], int)
     if photos.dtype != np.uint8 or labels.dtype != np.uint8:
         raise ValueError(f"arrays of {photos.dtype} and {labels.dtype} instead of uint8")
     if photos.shape != (*expected, 3) or labels.shape != expected or frames.shape != (expected[0], 4):
         raise ValueError(f"arrays of shapes {photos.shape} and {labels.shape} instead of {expected}")
+    if pixels.dtype != np.uint32 or pixels.shape != (expected[0], len(meta["class_names"])):
+        raise ValueError(f"counts of pixels {pixels.dtype} {pixels.shape} instead of a row a photo, a column a class")
     return Prepared(
         name=meta["name"],
         photos=photos,
         labels=labels,
+        pixels=pixels.astype(np.int64),
         frames=frames,
         names=tuple(meta["names"]),
         class_names=tuple(meta["class_names"]),
@@ -284,7 +304,7 @@ def _prepare(
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()
     try:
-        kept, frames = [], []
+        kept, frames, pixels = [], [], []
         with (
             _RowWriter(partial / "photos.npy", (*size, 3)) as photos,
             _RowWriter(partial / "labels.npy", size) as labels,
@@ -297,10 +317,14 @@ def _prepare(
                     photos.append(example[0])
                     labels.append(example[1])
                     frames.append(example[2])
+                    pixels.append(example[3])
                     kept.append(name)
         # In the order of the names, whether found before decoding or by it.
         problems = {name: problems[name] for name in (*names, *problems) if name in problems}
         _judge(source.name, kept, problems, folder, skip_invalid)
+        with (partial / "pixels.npy").open("wb") as file:
+            np.save(file, np.stack(pixels))
+            _sync(file)
         meta = {
             "name": source.name,
             "image_size": size,
@@ -331,6 +355,10 @@ def _judge(name: str, kept: list[str], problems: dict[str, str], folder: Path, s
         logger.warning("left out: %s", error)
 
 
+# A resized photo and its labels, where they lie, and uint32 (classes,), the pixels of every class.
+_Example = tuple[np.ndarray, np.ndarray, Frame, np.ndarray]
+
+
 def _read_all(
     source: Source,
     names: list[str],
@@ -338,34 +366,51 @@ def _read_all(
     resize: Resize,
     label_resize: LabelResize,
     workers: int | None,
-) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray, Frame] | str]]:
-    """Every name in order, with its resized pair and where that lies, or what is wrong with it."""
+) -> Iterator[tuple[str, _Example | str]]:
+    """Every name in order, with its example, or what is wrong with it."""
     classes = len(source.class_names)
 
-    def read(name: str) -> tuple[np.ndarray, np.ndarray, Frame] | str:
+    def read(name: str) -> _Example | str:
         try:
             photo, labels = source.read(name)
             _check(name, photo, labels, classes)
         except DataError as error:
             return str(error)
-        return (
-            fit_photo(photo, size, resize=resize),
-            fit_labels(labels, size, resize=resize, how=label_resize),
-            frame_of(labels.shape, size, resize=resize),
-        )
+        fitted = fit_labels(labels, size, resize=resize, how=label_resize)
+        pixels = np.bincount(fitted.ravel(), minlength=classes)[:classes].astype(np.uint32)
+        frame = frame_of(labels.shape, size, resize=resize)
+        return fit_photo(photo, size, resize=resize), fitted, frame, pixels
 
-    # Threads, because decoding happens outside the interpreter's lock: measured on CCP, as fast as processes.
-    workers = workers or os.cpu_count() or 1
-    remaining = iter(names)
+    # Threads, because nearly all of it happens outside the interpreter's lock: as fast as processes.
+    workers = workers or _processors()
+    waiting: deque[tuple[str, Future[_Example | str]]] = deque()
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(desc=f"preparing {source.name}", total=len(names), unit="pair", disable=None) as progress,
     ):
-        # In blocks, so that results waiting to be written do not fill the memory.
-        while block := list(islice(remaining, 32 * workers)):
-            for name, pair in zip(block, pool.map(read, block), strict=False):
+        try:
+            for name in names:
+                waiting.append((name, pool.submit(read, name)))
+                # So many are ahead that no thread waits, and so few that they do not fill the memory.
+                if len(waiting) > 4 * workers:
+                    yield _taken(waiting)
+                    progress.update()
+            while waiting:
+                yield _taken(waiting)
                 progress.update()
-                yield name, pair
+        finally:
+            for _, coming in waiting:
+                coming.cancel()
+
+
+def _taken(waiting: deque[tuple[str, Future[_Example | str]]]) -> tuple[str, _Example | str]:
+    name, coming = waiting.popleft()
+    return name, coming.result()
+
+
+def _processors() -> int:
+    # Those that a scheduler or a container left to this process, where the system tells.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(name: str, photo: np.ndarray, labels: np.ndarray, classes: int) -> None:

@@ -25,6 +25,7 @@ def prepared() -> Prepared:
         name="three photos",
         photos=np.zeros((3, 2, 2, 3), np.uint8),
         labels=LABELS,
+        pixels=np.array([[1, 1, 1, 1, 0], [0, 2, 0, 0, 1], [2, 0, 0, 1, 1]]),
         frames=np.array([[0, 0, 2, 2]] * 3),
         names=("a", "b", "c"),
         class_names=CLASSES,
@@ -92,6 +93,7 @@ def test_a_prepared_data_set_is_grouped_and_known_by_it():
     few = grouped(whole, GROUPS, rest=None)
     assert few.class_names == ("background", "clothes", "head")
     np.testing.assert_array_equal(few.labels[:], SEEN)
+    assert few.pixels.tolist() == [[(seen == number).sum() for number in range(3)] for seen in SEEN]
     assert few.photos is whole.photos and few.names == whole.names
     other = grouped(whole, {"background": ["background"], "person": []}, rest="person")
     assert len({whole.fingerprint, few.fingerprint, other.fingerprint}) == 3

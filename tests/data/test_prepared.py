@@ -75,7 +75,8 @@ def tf_resize():
 @pytest.mark.parametrize("own", SIZES, ids=str)
 def test_photos_are_resized_as_tensorflow_does(tf_resize, own):
     photo = np.random.default_rng(1).integers(0, 256, (*own, 3), np.uint8)
-    for size in ((128, 128), (33, 57), (16, 16)):
+    # The last is interpolated in several strips.
+    for size in ((128, 128), (33, 57), (16, 16), (400, 300)):
         resized = resize_photo(photo, size)
         assert resized.dtype == np.uint8 and resized.shape == (*size, 3)
         # Rounding moves a value by half a grey level at most.
@@ -122,10 +123,32 @@ def test_every_pair_is_resized_and_stands_at_its_name(tmp_path):
         np.testing.assert_array_equal(labels, resize_labels(own_labels, (8, 6), how="nearest"))
 
 
-def test_more_pairs_than_a_block_keep_their_order(tmp_path):
+def test_more_pairs_than_are_read_ahead_keep_their_order(tmp_path):
     done = run(Drawn(count=99), tmp_path, workers=1)
     assert done.names == Drawn(count=99).names()
     np.testing.assert_array_equal(done.photos[98], resize_photo(Drawn().read("98")[0], (8, 6)))
+
+
+def test_pixels_of_every_class_are_counted_in_every_photo_and_ignored_ones_nowhere(tmp_path):
+    for resize in ("squash", "pad"):
+        done = run(Drawn(), tmp_path, image_size=(8, 8), resize=resize)
+        counted = [[(labels == number).sum() for number in range(len(done.class_names))] for labels in done.labels]
+        assert done.pixels.tolist() == counted
+    assert counted[0] != [0] * len(counted[0]) and sum(counted[0]) == 8 * 4
+
+
+def test_few_pairs_are_read_ahead_of_what_is_written(tmp_path, monkeypatch):
+    source, ahead = Drawn(count=60), []
+    append = module._RowWriter.append
+
+    def watched(self, row):
+        if row.ndim == 3:
+            ahead.append(len(source.reads) - len(ahead))
+        append(self, row)
+
+    monkeypatch.setattr(module._RowWriter, "append", watched)
+    run(source, tmp_path, workers=2)
+    assert len(ahead) == 60 and max(ahead) <= 4 * 2 + 2
 
 
 def test_the_second_call_decodes_nothing_and_gives_the_same(tmp_path):
@@ -164,7 +187,7 @@ def test_the_arrays_are_read_from_disk_and_cannot_be_changed(tmp_path):
         done.photos[0, 0, 0] = 1
 
 
-@pytest.mark.parametrize("file", ["photos.npy", "labels.npy", "meta.json"])
+@pytest.mark.parametrize("file", ["photos.npy", "labels.npy", "pixels.npy", "meta.json"])
 @pytest.mark.parametrize("kept", [0, 40, -1])
 def test_a_cut_off_cache_is_prepared_again(tmp_path, caplog, file, kept):
     whole = run(Drawn(), tmp_path)
@@ -235,7 +258,7 @@ def test_arrays_of_another_type_are_prepared_again(tmp_path, file):
     assert again.photos.dtype == again.labels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("file", ["photos.npy", "labels.npy", "meta.json"])
+@pytest.mark.parametrize("file", ["photos.npy", "labels.npy", "pixels.npy", "meta.json"])
 def test_a_cache_damaged_anywhere_is_used_or_prepared_again(tmp_path, file):
     whole = run(Drawn(count=2), tmp_path)
     path, rng = whole.folder / file, np.random.default_rng(0)
@@ -430,6 +453,7 @@ def test_what_a_killed_process_left_is_no_hindrance(tmp_path):
         "labels.npy",
         "meta.json",
         "photos.npy",
+        "pixels.npy",
     ]
     assert not partial.exists()
 
