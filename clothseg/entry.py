@@ -267,7 +267,7 @@ def explain(error: Exception) -> str:
         available = re.findall(r"\S+", options.group(1).split("Config search path")[0])
         available = [option for option in available if not option.startswith("_")]
         if group == "hydra/launcher" and (extra := re.match("ray|submitit", name)):
-            return f"{group}={name} needs pip install clothseg[{extra[0]}]"
+            return f"{group}={name} needs pip install -e '.[{extra[0]}]'"
         hint = suggestion(name, available).replace("you mean ", f"you mean {group}=")
         return f"{group}={name} does not exist: {hint}{group} may be {', '.join(available)}"
     text = re.sub(r"Set the environment variable HYDRA_FULL_ERROR.*", "", text, flags=re.DOTALL)

@@ -121,6 +121,19 @@ def test_every_command_of_the_documentation_is_taken(page, command, arguments):
     settings.check(cfg, CHECKS[command])
 
 
+def test_what_the_pipeline_is_documented_to_compose_is_another_configuration():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    given = dict.fromkeys(re.findall(r"dvc exp run[^`\n]*", text))
+    options = {option for command in given for option in re.findall(r"-S (\S+=\S+)", command)}
+    groups = {option for option in options if (REPOSITORY / "conf" / option.partition("=")[0]).is_dir()}
+    assert len(groups) > 2
+    with hydra.initialize_config_dir(str(entry.config_folder())):
+        usual = hydra.compose("pipeline")
+        assert not [option for option in groups if hydra.compose("pipeline", [option]) == usual]
+        # Which names what is there already, and is taken all the same.
+        assert hydra.compose("pipeline", ["backbone=mobilenetv2"]) == usual
+
+
 def blocks(page: str) -> dict[str, str]:
     """Fenced blocks that begin with the path of a file, by that path."""
     text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")

@@ -8,13 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 from small_backbone import SMALL_BACKBONE
+
+from clothseg.errors import UserError
+from clothseg.tracking.store import open_store
 
 PASSWORD = "correct-horse-7"
 TRAINING = (
@@ -44,7 +49,7 @@ class Server:
         command = [
             sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--port", str(self.port),
             "--workers", "1", "--backend-store-uri", self.store, "--artifacts-destination",
-            str(self.folder / "artifacts"),
+            str(self.folder / "artifacts"), "--allowed-hosts", f"tracking:{self.port},127.0.0.1:{self.port}",
         ]  # fmt: skip
         own = {"MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "users.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
         with (self.folder / "server.log").open("ab") as output:
@@ -205,6 +210,27 @@ def test_no_password_is_in_what_trainings_leave(trainings, client, server):
     for name, (_, printed) in trainings.items():
         run = run_named(client, name)
         assert PASSWORD not in printed + str(run.to_dictionary())
+
+
+@pytest.mark.parametrize(("host", "status"), [("tracking", 200), ("elsewhere", 403)])
+def test_a_server_answers_to_the_names_that_it_was_told(server, host, status):
+    request = urllib.request.Request(f"{server.address}/api/2.0/mlflow/experiments/search?max_results=1")
+    request.add_header("Host", f"{host}:{server.port}")
+    request.add_header("Authorization", "Basic " + b64encode(f"keeper:{PASSWORD}".encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            told = answer.status
+    except urllib.error.HTTPError as error:
+        told = error.code
+    assert told == status
+
+
+def test_a_name_that_the_server_was_not_told_is_refused_with_what_helps(server, client):
+    # Given, the list takes the place of MLflow's own, so not even this machine's name is in it.
+    other = f"localhost:{server.port}"
+    mlflow.set_tracking_uri(f"http://{other}")
+    with pytest.raises(UserError, match=f"Invalid Host .*; .* start it with --allowed-hosts {other}$"):
+        open_store()
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def check(name: str, *, quantize: Quantization | None) -> None:
         can = ", ".join(other for other, known in FORMATS.items() if quantize in known.quantized)
         raise UserError(f"format={name} cannot be written with quantize={quantize}; {can} can")
     if missing := [package for package in form.packages if importlib.util.find_spec(package) is None]:
-        raise UserError(f"format={name} needs {' and '.join(missing)}: pip install clothseg[{name}]")
+        raise UserError(f"format={name} needs {' and '.join(missing)}: pip install -e '.[{name}]'")
 
 
 def check_backend(name: str) -> None:

@@ -78,7 +78,7 @@ def open_storage(address: str, *, grace_period: int) -> RDBStorage:
             reason = "it holds something else than studies, perhaps MLflow's runs, which need a database of their own"
         raise StudyError(
             f"sweep.storage={without_password(address)}: {without_password(reason)}; "
-            "sqlite:///FILE or postgresql://USER@HOST/NAME work (with pip install clothseg[postgresql])"
+            "sqlite:///FILE or postgresql://USER@HOST/NAME work (with pip install -e '.[postgresql]')"
         ) from None
 
 

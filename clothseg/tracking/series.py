@@ -68,7 +68,7 @@ def collect(series: str) -> list[Step]:
             raise UserError(f"run {run.info.run_id} of series {series} is of a cross-validation, which no series takes")
         if "step" not in run.data.tags:
             raise UserError(
-                f"run {run.info.run_id} of series {series} has no tag step, which tracking.tags.step=NAME gives: "
+                f"run {run.info.run_id} of series {series} has no tag step, which +tracking.tags.step=NAME gives: "
                 "what it is called in the series"
             )
         if "val_native/miou" not in run.data.metrics:

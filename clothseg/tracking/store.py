@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
@@ -81,7 +82,11 @@ def _alone() -> Iterator[None]:
 def cannot_track(error: Exception) -> UserError:
     """Says why a tracking store cannot be used, and what would help."""
     hint = "MLFLOW_TRACKING_URI names another store"
-    if re.search(r"error code 40[13]\b", str(error)):
+    if "Invalid Host" in str(error):
+        # What MLflow 3 says to whoever calls it by a name that it was not told.
+        host = urlsplit(store_address()).netloc
+        hint = f"the server does not answer to {host}; start it with --allowed-hosts {host}"
+    elif re.search(r"error code 40[13]\b", str(error)):
         hint = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who you are"
     return UserError(f"cannot track in {store_address()} ({reason(error)}); {hint}")
 

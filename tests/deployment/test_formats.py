@@ -60,5 +60,5 @@ def test_formats_without_small_numbers_say_which_have_them(name):
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"format=onnx needs tf2onnx and onnxruntime: pip install clothseg\[onnx\]"):
+    with pytest.raises(UserError, match=r"format=onnx needs tf2onnx and onnxruntime: pip install -e '.\[onnx\]'"):
         formats.check("onnx", quantize=None)

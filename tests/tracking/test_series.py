@@ -72,7 +72,7 @@ def test_what_cannot_be_compared_is_told(store):
         collect("flipped")
     with mlflow.start_run(experiment_id="0", tags={"series": "stepless"}):
         pass
-    with pytest.raises(UserError, match=r"of series stepless has no tag step, which tracking\.tags\.step=NAME gives"):
+    with pytest.raises(UserError, match=r"of series stepless has no tag step, which \+tracking\.tags\.step=NAME gives"):
         collect("stepless")
 
 

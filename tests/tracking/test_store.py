@@ -9,11 +9,11 @@ import mlflow
 import pytest
 
 from clothseg.errors import UserError
-from clothseg.tracking.store import open_store
+from clothseg.tracking.store import cannot_track, open_store
 
 
 def test_several_that_begin_at_once_make_one_database(tmp_path, clothseg):
-    command = [sys.executable, "-c", "from clothseg.tracking.store import open_store; open_store()"]
+    command = [sys.executable, "-c", "from clothseg.tracking.store import cannot_track, open_store; open_store()"]
     environment = clothseg.environment(tmp_path)
     started = [
         subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(4)
@@ -30,3 +30,25 @@ def test_a_store_that_cannot_be_made_is_told(tmp_path, request):
     request.addfinalizer(lambda: mlflow.set_tracking_uri(before))
     with pytest.raises(UserError, match="cannot track in sqlite:.*nowhere/mlflow.db .*; MLFLOW_TRACKING_URI names"):
         open_store()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "hint"),
+    [
+        (
+            403,
+            "Invalid Host header - possible DNS rebinding attack detected",
+            "the server does not answer to tracking:5000; start it with --allowed-hosts tracking:5000",
+        ),
+        (403, "Permission denied", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (401, "You are not authenticated", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    ],
+)
+def test_a_server_that_refuses_is_told_with_what_helps(request, status, body, hint):
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("http://ada:secret@tracking:5000")
+    request.addfinalizer(lambda: mlflow.set_tracking_uri(before))
+    refused = f"API request to endpoint /x failed with error code {status} != 200. Response body: '{body}'"
+    told = str(cannot_track(mlflow.MlflowException(refused)))
+    assert told.startswith("cannot track in http://tracking:5000 (error code ") and "secret" not in told
+    assert told.partition("; ")[2].startswith(hint)
