@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -458,13 +457,9 @@ def machine() -> str:
     """Processor, cores and versions, in words."""
     from importlib.metadata import version
 
-    name = platform.processor() or platform.machine()
-    cpu = Path("/proc/cpuinfo")
-    if cpu.is_file():
-        name = next(
-            (line.partition(": ")[2] for line in cpu.read_text().splitlines() if line.startswith("model name")), name
-        )
-    return f"{name}, {os.cpu_count()} cores, Keras {version('keras')}"
+    from clothseg.training.machine import processor
+
+    return f"{processor()}, {os.cpu_count()} cores, Keras {version('keras')}"
 
 
 def _of_step(setting: Setting, ours: Sequence[str], theirs: Sequence[str]) -> Compared:

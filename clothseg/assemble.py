@@ -389,18 +389,26 @@ def evaluation_name(split: str, options: EvaluationOptions, *more: str) -> str:
     return "_".join([split, "native", *(name for name, used in parts.items() if used), *more])
 
 
-def check_batches(settings: TrainSettings, *examples: int) -> None:
-    """Refuses a batch size whose last batch leaves a device without an example: batch norms fail on nothing.
+def check_batches(settings: TrainSettings, *, training: int, validation: int) -> None:
+    """Refuses batches larger than the data, and such whose last leaves a device without an example: batch norms fail.
+
+    Args:
+        settings: with the batch size and the devices.
+        training, validation: examples that a pass shows.
 
     Raises:
         UserError: names the batch size and one that works.
     """
     size, devices = settings.batch_size, settings.devices
+    if size > training:
+        raise UserError(
+            f"batch_size={size} is more than all {training} training examples; batch_size={training} or less works"
+        )
 
     def fits(size: int) -> bool:
-        return all(not 0 < count % size < devices for count in examples)
+        return all(not 0 < count % size < devices for count in (training, validation))
 
     if not fits(size):
-        works = next((other for other in range(size + 1, max(examples) + 1) if fits(other)), None)
+        works = next((other for other in range(size + 1, max(training, validation) + 1) if fits(other)), None)
         hint = f"batch_size={works} does not" if works else "use fewer devices"
         raise UserError(f"batch_size={size} leaves fewer than devices={devices} examples for the last batch; {hint}")

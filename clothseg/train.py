@@ -307,7 +307,7 @@ def _fit_held(
 ) -> _Fitted:
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
-    from clothseg.training import precision
+    from clothseg.training import machine, precision
     from clothseg.training.devices import placement
     from clothseg.training.history import History
     from clothseg.training.latency import LATENCY, milliseconds_per_photo
@@ -324,9 +324,9 @@ def _fit_held(
     pixels = data.final.pixels[data.parts.train]
     augmentation = entry.build(cfg.augmentation)
     augmentation.fit(data.parts.train, pixels)
-    variants = len(augmentation.variants)
-    assemble.check_batches(settings, len(data.parts.train) * variants, len(data.parts.validation))
-    phases = assemble.phases(cfg, settings, networks=networks, photos=len(data.parts.train), variants=variants)
+    variants, photos, shown = len(augmentation.variants), len(data.parts.train), len(data.parts.validation)
+    assemble.check_batches(settings, training=photos * variants, validation=shown)
+    phases = assemble.phases(cfg, settings, networks=networks, photos=photos, variants=variants)
     batches = assemble.Batches(
         data,
         augmentation=augmentation,
@@ -344,7 +344,12 @@ def _fit_held(
         history.epochs.extend(state.epochs)
     checkpoints = Checkpoints(folder, metric=settings.best_metric, begun=begun)
 
-    tags = own.tags | {"dataset": data.final.name, "precision": policy, "checkpoints": folder.resolve()}
+    tags = own.tags | {
+        "dataset": data.final.name,
+        "precision": policy,
+        "machine": machine.description(),
+        "checkpoints": folder.resolve(),
+    }
     with TrackedRun(
         experiment=settings.tracking.experiment,
         name=own.name,

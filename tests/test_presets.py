@@ -187,10 +187,17 @@ def test_a_last_batch_that_leaves_a_device_without_an_example_is_refused(batch_s
     settings = check(compose(f"batch_size={batch_size}", f"devices={devices}"), TrainSettings)
     # In batches of 4, the last one of 9 examples has a single one.
     if works:
-        assemble.check_batches(settings, 9, 12)
+        assemble.check_batches(settings, training=9, validation=12)
     else:
         with pytest.raises(UserError, match=r"batch_size=4 .* batch_size=5 does not"):
-            assemble.check_batches(settings, 9, 12)
+            assemble.check_batches(settings, training=9, validation=12)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    settings = check(compose("batch_size=10"), TrainSettings)
+    assemble.check_batches(settings, training=10, validation=3)
+    with pytest.raises(UserError, match="batch_size=10 is more than all 9 training examples; batch_size=9 or less"):
+        assemble.check_batches(settings, training=9, validation=30)
 
 
 def test_prepare_composes():

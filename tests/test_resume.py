@@ -22,9 +22,10 @@ from small_backbone import SMALL_BACKBONE
 
 from clothseg import entry
 from clothseg.errors import UserError
-from clothseg.interrupted import taken_up, with_its_command
+from clothseg.interrupted import _with_changes, taken_up, with_its_command
 from clothseg.settings import TrainSettings, options_of
 from clothseg.sweeps import plugin
+from clothseg.training.checkpoints import epochs_kept
 
 # Everything that has a state of its own: augmentation, averages of weights, moments, a learning rate that follows the
 # steps, two phases, the second at another size.
@@ -36,8 +37,8 @@ TRAINING = (
     "tracking.figures=false", "evaluation.native=false",
 )  # fmt: skip
 EPOCHS = 7
-# How often a training is killed. More take long; docs/resuming.md has what 20 came to.
-KILLS = int(os.environ.get("CLOTHSEG_KILLS", "1"))
+# How often a training is killed: as more take long, once by default.
+KILLS = 20 if os.environ.get("CLOTHSEG_LONG") else 1
 
 
 def client(folder: Path) -> mlflow.MlflowClient:
@@ -75,9 +76,12 @@ def weights(folder: Path, run) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, clothseg):
     """A training that nothing interrupts: its folder, its run, and how many seconds it took."""
-    folder = tmp_path_factory.mktemp("whole")
+    return uninterrupted(tmp_path_factory.mktemp("whole"), clothseg, *TRAINING)
+
+
+def uninterrupted(folder: Path, clothseg, *arguments: str) -> tuple[Path, mlflow.entities.Run, float]:
     begun = time.monotonic()
-    done = clothseg("train", *TRAINING, folder=folder)
+    done = clothseg("train", *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     (run,) = runs(folder)
     assert not states(folder)
@@ -129,20 +133,67 @@ def killed_at_random(process: subprocess.Popen[str], folder: Path, wait: random.
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bits_in_the_same_run(whole, tmp_path, clothseg):
+    killed_in = killed_again_and_again(whole, tmp_path, clothseg, TRAINING, kills=KILLS)
+    assert KILLS == 1 or killed_in == {"small", "large"}
+
+
+@pytest.mark.long
+def test_so_it_does_in_bfloat16(tmp_path, clothseg):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    arguments = (*TRAINING[:-3], "precision=mixed_bfloat16", *TRAINING[-2:])
+    whole = uninterrupted(tmp_path / "whole", clothseg, *arguments)
+    killed_again_and_again(whole, tmp_path / "killed", clothseg, arguments, kills=3)
+
+
+@pytest.mark.long
+def test_with_more_epochs_it_goes_on_as_if_it_had_had_them_from_the_beginning(tmp_path, clothseg):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    arguments, longer = (*TRAINING, "learning_rate=constant"), "schedule.phases.large.epochs=5"
+    folder, run, _ = uninterrupted(tmp_path / "whole", clothseg, *arguments, longer)
+    shutil.copytree(folder / "cache", tmp_path / "killed" / "cache")
+    process = clothseg.start("train", *arguments, folder=tmp_path / "killed")
+    assert killed_at_random(process, tmp_path / "killed", random.Random(2), 1)
+    done = clothseg("train", "resume=last", longer, folder=tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    (resumed,) = runs(tmp_path / "killed")
+    assert curves(tmp_path / "killed", resumed.info.run_id) == curves(folder, run.info.run_id)
+    assert weights(tmp_path / "killed", resumed) == weights(folder, run)
+
+
+def test_more_epochs_are_taken_where_the_learning_rate_does_not_follow_their_number():
+    plugin.register()
+    more = "schedule.phases.fine_tuning.epochs=30"
+    begun, wanted = (entry.compose("train", [*options]) for options in ([], [more]))
+    assert (
+        _with_changes("last", begun, wanted, {"frozen": 20, "fine_tuning": 3}).schedule.phases.fine_tuning.epochs == 30
+    )
+    fewer = entry.compose("train", ["schedule.phases.fine_tuning.epochs=2"])
+    with pytest.raises(UserError, match="3 epochs of phase fine_tuning are done"):
+        _with_changes("last", entry.compose("train", []), fewer, {"frozen": 20, "fine_tuning": 3})
+
+
+def killed_again_and_again(
+    whole: tuple[Path, mlflow.entities.Run, float], tmp_path: Path, clothseg, training: tuple[str, ...], *, kills: int
+) -> set[str]:
+    """Kills trainings until they were resumed so often, and compares all with a whole one; gives the phases hit."""
     folder, uninterrupted, seconds = whole
     wait = random.Random(1)
     shutil.copytree(folder / "cache", tmp_path / "cache")
-    arguments = TRAINING
+    arguments = training
+    hit = set[str]()
     # Those that are killed before they have gone on are not counted.
-    while went_on(tmp_path) < KILLS:
+    while went_on(tmp_path) < kills:
         process = clothseg.start("train", *arguments, folder=tmp_path)
         if killed_at_random(process, tmp_path, wait, seconds / 2):
+            hit |= {list(epochs_kept(state))[-1] for state in states(tmp_path)}
             # Whatever has not come to its end can be gone on with.
-            arguments = ("resume=last",) if interrupted(tmp_path) else TRAINING
+            arguments = ("resume=last",) if interrupted(tmp_path) else training
         else:
             # It ended before its time; another begins.
             assert process.returncode == 0
-            arguments = TRAINING
+            arguments = training
     if interrupted(tmp_path):
         done = clothseg("train", "resume=last", folder=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -152,6 +203,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits_in_the_same_run(whole, 
         assert run.info.status == "FINISHED"
         assert curves(tmp_path, run.info.run_id) == expected
         assert weights(tmp_path, run) == weights(folder, uninterrupted)
+    return hit
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hydra
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -92,6 +93,59 @@ def taken(cfg: DictConfig) -> bool:
         assert len(told) < 1000, told
         return False
     return True
+
+
+# What a training builds of the configuration, and calls with what it knows; each with all its choices.
+PARTS = ("augmentation", "decoder", "learning_rate", "loss", "optimizer", "sampling")
+CHOICES = [f"{part}={path.stem}" for part in PARTS for path in sorted((entry.config_folder() / part).glob("*.yaml"))]
+CHOICES.remove("loss=sum")  # which has no terms of its own; cross_entropy_lovasz is a sum
+
+
+def made(cfg: DictConfig, part: str) -> bool:
+    """Whether a part is made, as in a training; else it has been told why not."""
+    from clothseg import assemble
+
+    pixels = np.array([[90, 10, 0], [80, 0, 20]])
+    try:
+        if part == "loss":
+            assemble.loss(cfg, pixels=pixels)
+        else:
+            built = entry.build(cfg[part])
+            if part == "learning_rate":
+                entry.call(cfg.learning_rate, built, 0.001, 20)
+            elif part == "sampling":
+                entry.call(cfg.sampling, built, pixels)
+            elif part == "optimizer":
+                entry.call(cfg.optimizer, built)
+    except Exception as error:
+        told = entry.told(error)
+        if told is None:
+            raise
+        assert told and "\n" not in told, told
+        return False
+    return True
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_any_value_in_a_part_is_taken_or_told_on_one_line(choice):
+    part = choice.partition("=")[0]
+    with hydra.initialize_config_dir(str(entry.config_folder())):
+        composed = hydra.compose("train", [choice])
+    OmegaConf.set_struct(composed, False)
+    assert made(composed.copy(), part)
+
+    @settings(MANNERS, max_examples=12)
+    @given(st.sampled_from(places(composed[part])), VALUES)
+    def wrong(place, value):
+        cfg = composed.copy()
+        try:
+            OmegaConf.update(cfg, f"{part}.{place}", value, merge=False, force_add=True)
+        except Exception as error:
+            assert isinstance(error, (ValueError, TypeError)) or entry.told(error) is not None
+            return
+        made(cfg, part)
+
+    wrong()
 
 
 def test_what_the_experiment_says_is_taken(quickstart):

@@ -16,7 +16,6 @@ from clothseg.data.augmentation.contract import Augmentation
 from clothseg.data.groups import Labels
 from clothseg.data.sampling import draw
 
-
 AHEAD = 2  # batches that wait for the network; TensorFlow's own choice may grow to half of the memory
 
 

@@ -291,14 +291,14 @@ class TrackedRun(RunLog):
 
     def _go_on(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Keeps the tags of the run's beginning, and says in what its going on differs from it."""
-        made_by = ("git.", "version.", "keras_backend")
+        made_by = ("git.", "version.", "keras_backend", "machine")
         now = {key: value for key, value in self.tags.items() if key.startswith(made_by)}
         other = [f"{key} {tags.get(key)}, now {value}" for key, value in now.items() if tags.get(key) != value]
         self.tags = {key: value for key, value in self.tags.items() if key not in now}
         self.tags["resumed"] = str(int(tags.get("resumed", 0)) + 1)
         if other:
             self.tags["resumed.differently"] = "; ".join([tags.get("resumed.differently", ""), *other]).strip("; ")
-            log.warning("the training began with other code or packages: %s", "; ".join(other))
+            log.warning("the training began with other code or packages, or on another machine: %s", "; ".join(other))
         for key in ("failure", "stopped"):
             if key in tags:
                 mlflow.MlflowClient().delete_tag(run_id, key)

@@ -1,0 +1,48 @@
+"""What a training computes on: another kind of processor rounds otherwise, and so has other numbers in the end."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+# By which oneDNN and Eigen choose their kernels.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def description() -> str:
+    """GPUs that the backend of Keras computes on, or else the processor, its cores and instructions, in words."""
+    import keras
+
+    gpus = [device for device in keras.distribution.list_devices() if not device.lower().startswith("cpu")]
+    return ", ".join(_names(gpus)) if gpus else f"{processor()}, {os.cpu_count()} cores"
+
+
+def processor() -> str:
+    """Name and relevant instructions of the processor, as far as the system tells."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = set(value.split())
+    except OSError:
+        pass  # there is no such file elsewhere than on Linux
+    return " ".join([name, *(instruction for instruction in INSTRUCTIONS if instruction in flags)])
+
+
+def _names(devices: list[str]) -> list[str]:
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+        return [str(detail.get("device_name", "GPU")) for detail in details] or devices
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices()]
+    return devices

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clothseg.training import machine
+
+CPUINFO = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512f sse\n"
+
+
+def test_a_processor_is_told_with_the_instructions_that_kernels_are_chosen_by(monkeypatch):
+    keras = pytest.importorskip("keras")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: CPUINFO)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 3)
+    assert machine.processor() == "Some CPU @ 2 GHz avx2 avx512f"
+    assert machine.description() == "Some CPU @ 2 GHz avx2 avx512f, 3 cores"
+
+
+def test_where_the_system_does_not_tell_there_is_a_name_all_the_same(monkeypatch):
+    def none(self, encoding):
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "read_text", none)
+    assert machine.processor()
+
+
+def test_gpus_go_before_the_processor(monkeypatch):
+    keras = pytest.importorskip("keras")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
+    # Whatever it is called, it is no processor.
+    assert "cores" not in machine.description()
