@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import mlflow
 import pytest
 
 from clothseg.errors import UserError
+from clothseg.tracking import store as stores
 from clothseg.tracking.store import open_store
 
 
@@ -29,4 +31,33 @@ def test_a_store_that_cannot_be_made_is_told(tmp_path, request):
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/nowhere/mlflow.db")
     request.addfinalizer(lambda: mlflow.set_tracking_uri(before))
     with pytest.raises(UserError, match="cannot track in sqlite:.*nowhere/mlflow.db .*; MLFLOW_TRACKING_URI names"):
+        open_store()
+
+
+@pytest.fixture
+def locked(store, monkeypatch):
+    """A store that SQLite says of that it is locked, as often as the number in the list says."""
+    left, search = [2], mlflow.MlflowClient.search_experiments
+
+    def answer(client, **options):
+        if left[0]:
+            left[0] -= 1
+            raise mlflow.MlflowException("(sqlite3.OperationalError) database is locked [SQL: SELECT 1]")
+        return search(client, **options)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", answer)
+    monkeypatch.setattr(stores, "SETTLE", 0)
+    return left
+
+
+def test_a_database_that_another_has_locked_is_waited_for(locked, caplog):
+    caplog.set_level(logging.INFO)
+    open_store()
+    (line,) = [record.getMessage() for record in caplog.records if "waiting" in record.getMessage()]
+    assert line.startswith("waiting for another program that has locked sqlite:///") and locked == [0]
+
+
+def test_a_database_that_stays_locked_is_told_on_one_line(locked, monkeypatch):
+    monkeypatch.setattr(stores, "PATIENCE", 0)
+    with pytest.raises(UserError, match=r"cannot track in \S+ \(database is locked\); try again once the program"):
         open_store()
