@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import scipy.io
 
+from clothseg.data.decoding import MOST_PIXELS
 from clothseg.data.download import DownloadError, fetch_ccp
 from clothseg.data.folders import check_sizes, file_identity, file_problem, list_files, read_photo
 from clothseg.data.labels import BACKGROUND, CLASS_NAMES
@@ -31,7 +32,6 @@ ANNOTATIONS = "annotations/pixel-level"
 ANNOTATED = 1004  # photos with higher numbers have image-level tags only
 ARTICLE_PAIRS = 1000
 ARTICLE_HEIGHT = 825
-MOST_PIXELS = 100_000_000  # of an annotation; those of the data set have half a million
 
 logger = logging.getLogger(__name__)
 
