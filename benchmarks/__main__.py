@@ -42,8 +42,8 @@ class Setting:
     pairs: int
 
     def photos(self) -> Path:
-        """A folder with the article's 1,000 photos as JPEG and their masks as PNG, made once."""
-        folder = self.work / "photos_and_masks"
+        """The article's 1,000 photos and masks as PNG, as the article has them, and the photos as JPEG; made once."""
+        folder = self.work / "pairs"
         if not (folder / "done").exists():
             from PIL import Image
             from tqdm import tqdm
@@ -53,14 +53,37 @@ class Setting:
 
             plugin.register()
             source = entry.build(entry.compose("train", ["dataset=ccp", "dataset.subset=article"]).dataset)
-            for part in ("photos", "masks"):
+            for part in ("photos", "masks", "jpegs"):
                 shutil.rmtree(folder / part, ignore_errors=True)
                 (folder / part).mkdir(parents=True)
             for name in tqdm(source.names(), desc="writing photos and masks", unit="photo", disable=None):
                 photo, labels = source.read(name)
-                Image.fromarray(photo).save(folder / "photos" / f"{name}.jpg", quality=95)
+                Image.fromarray(photo).save(folder / "photos" / f"{name}.png")
+                Image.fromarray(photo).save(folder / "jpegs" / f"{name}.jpg", quality=95)
                 Image.fromarray(labels).save(folder / "masks" / f"{name}.png")
             (folder / "done").touch()
+        return folder
+
+    def many(self, count: int) -> Path:
+        """A data set of so many pairs of 512 px for `dataset=folders`: 500 of the article's, under many names."""
+        folder = self.work / "large" / f"pairs_{count}"
+        if not (folder / "classes.txt").exists():
+            from PIL import Image
+
+            from clothseg.data.labels import CLASS_NAMES
+
+            kinds = {"photos": Image.Resampling.BILINEAR, "labels": Image.Resampling.NEAREST}
+            for part, how in kinds.items():
+                shutil.rmtree(folder / part, ignore_errors=True)
+                (folder / part).mkdir(parents=True)
+                sources = sorted((self.photos() / {"photos": "jpegs", "labels": "masks"}[part]).iterdir())[:500]
+                for number, source in enumerate(sources):
+                    first = folder / part / f"{number:05}{source.suffix}"
+                    with Image.open(source) as image:
+                        image.resize((512, 512), how).save(first, **({"quality": 90} if part == "photos" else {}))
+                    for other in range(number + len(sources), count, len(sources)):
+                        os.link(first, folder / part / f"{other:05}{source.suffix}")
+            (folder / "classes.txt").write_text("\n".join(CLASS_NAMES), encoding="utf-8")
         return folder
 
     def train(self, *overrides: str) -> list[str]:
@@ -239,7 +262,7 @@ def prediction(setting: Setting) -> dict[str, Compared]:
 
 def native(setting: Setting) -> dict[str, Compared]:
     """Photos to label maps at their own size: one decoded photo, and a folder of 200 from files to files, a photo."""
-    files, jpegs = setting.work / "exported_native", setting.photos() / "photos"
+    files, jpegs = setting.work / "exported_native", setting.photos() / "jpegs"
     runner = [sys.executable, "-m", "benchmarks.native"]
     if not (files / "native.tflite").exists():
         setting.events([*runner, "write", "latency", str(files)])
@@ -261,6 +284,62 @@ def native(setting: Setting) -> dict[str, Compared]:
                 "took"
             ]
     return found
+
+
+def endurance(setting: Setting) -> dict[str, Compared]:
+    """500 short epochs, all tracked: memory, files, threads after the last and after the 50th; seconds of logging."""
+    phase = "schedule.phases.training"
+    short = ("experiment=quickstart", "dataset.count=64", "image_size=[32,32]", f"{phase}.epochs=500",
+             f"{phase}.steps_per_epoch=4")  # fmt: skip
+    found: dict[str, list[Compared]] = {}
+    for _ in range(setting.pairs):
+        epochs = [event for event in setting.events(setting.train(*short, "--watch")) if event["event"] == "epoch"]
+        early, last = epochs[49], epochs[-1]
+        values = {what: (last[what], early[what]) for what in ("MB", "files", "threads")}
+        values["seconds of logging"] = (last["logging"], last["seconds"] - epochs[0]["seconds"])
+        for what, (ours, theirs) in values.items():
+            _tell(f"{what}: {ours:.4g}, {theirs:.4g}")
+            found.setdefault(what, []).append(Compared((ours,), (theirs,)))
+    return {what: _together(parts) for what, parts in found.items()}
+
+
+def large(setting: Setting) -> dict[str, Compared]:
+    """50,000 pairs of 512 px (53 GB): preparing against its processor time, memory and start against those of 500."""
+    train = ("experiment=fast", "dataset=folders", "backbone.weights=null", "image_size=[512,512]", "batch_size=4",
+             "schedule=one_phase", "schedule.phases.training.epochs=3", "schedule.phases.training.steps_per_epoch=8",
+             "schedule.phases.training.validation_steps=2", "evaluation.native=false", "~dataset.subset",
+             "tracking.log_model=false", "--watch")  # fmt: skip
+
+    def prepared(count: int) -> tuple[Path, dict[str, float]]:
+        folder = setting.many(count)
+        told = setting.events([*_PREPARE, str(folder), str(setting.work / "large")])[-1]
+        return folder, {name: told[name] for name in ("seconds", "processor seconds", "MB")}
+
+    def trained(folder: Path) -> dict[str, float]:
+        given = (f"dataset.root={folder}", f"prepare.cache={setting.work / 'large'}")
+        events = setting.events(setting.train(*train, *given))
+        begun = next(event["seconds"] for event in events if event["event"] == "fit")
+        return {"MB": events[-1]["peak"], "seconds": begun}
+
+    try:
+        (few, of_few), (many, of_many) = prepared(500), prepared(50_000)
+        _tell(f"preparing: {of_few}, {of_many}")
+        found = {
+            "preparing, s against processor s a core": Compared(
+                (of_many["seconds"],), (of_many["processor seconds"] / (os.cpu_count() or 1),)
+            ),
+            "preparing, MB": Compared((of_many["MB"],), (of_few["MB"],)),
+        }
+        compared = _turns(setting, lambda: trained(many), lambda: trained(few))
+        return found | {"training, MB": compared["MB"], "training, s until its first step": compared["seconds"]}
+    finally:
+        shutil.rmtree(setting.work / "large", ignore_errors=True)
+
+
+def _together(parts: Sequence[Compared]) -> Compared:
+    return Compared(
+        tuple(value for part in parts for value in part.ours), tuple(value for part in parts for value in part.theirs)
+    )
 
 
 def floor(setting: Setting) -> dict[str, Compared]:
@@ -406,14 +485,17 @@ ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]
         },
     ),
     "floor": (floor, {}),
+    "endurance": (endurance, {"MB": 1.05, "files": 1.0, "threads": 1.0, "seconds of logging": 0.02}),
+    "large": (large, {"preparing, s against processor s a core": 1.1, "preparing, MB": 1.1, "training, MB": 1.1}),
     "tracked": (tracked, {"s": 1.03}),
     "commands": (commands, {"--help, s": 1.0, "a misspelt option, s": 1.0, "import clothseg, s": 1.0}),
     "sweep": (sweep, {"s": 1.0}),
     "gpu": (gpu, {f"{name} {size} px, s": 1.0 for name in ("densenet121", "mobilenetv2") for size in (128, 256)}),
 }
 WEIGHTS = {"tracked": ["mobilenetv2"], "target": ["mobilenetv2", "densenet169"], "whole": ["densenet169"]}
-ASKED_FOR = ("whole", "target", "gpu")  # rows that are left out unless they are named
+ASKED_FOR = ("whole", "target", "large", "gpu")  # rows that are left out unless they are named
 _STEP = [sys.executable, "-m", "benchmarks.step"]
+_PREPARE = [sys.executable, "-m", "benchmarks.preparing"]
 _FLOOR = [sys.executable, "-m", "benchmarks.floor"]
 
 

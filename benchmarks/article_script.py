@@ -27,7 +27,7 @@ def tell(event: str, **values: float | str) -> None:
 def main() -> None:
     """Trains as the arguments say."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("folder", type=Path, help="with photos/NAME.jpg and masks/NAME.png")
+    arguments.add_argument("folder", type=Path, help="with photos/NAME.png and masks/NAME.png")
     arguments.add_argument("--encoder", default="DenseNet121")
     arguments.add_argument("--weights", default=None)
     arguments.add_argument("--epochs", type=int, nargs=2, default=(20, 20), help="frozen, fine-tuning")
@@ -40,7 +40,7 @@ def main() -> None:
     from sklearn.model_selection import train_test_split
 
     names = sorted(path.stem for path in (given.folder / "masks").iterdir())
-    images = [tf.image.decode_jpeg(tf.io.read_file(str(given.folder / "photos" / f"{name}.jpg"))) for name in names]
+    images = [tf.image.decode_png(tf.io.read_file(str(given.folder / "photos" / f"{name}.png"))) for name in names]
     masks = [tf.image.decode_png(tf.io.read_file(str(given.folder / "masks" / f"{name}.png"))) for name in names]
     x = [tf.image.resize(tf.cast(image, tf.float32) / 255.0, SIZE) for image in images]
     y = [tf.cast(tf.image.resize(mask, SIZE, method="nearest"), tf.uint8) for mask in masks]

@@ -101,7 +101,7 @@ def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     names = sorted(path.stem for path in (folder / "masks").iterdir())[:800]
     box = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
     photos = [
-        Image.open(folder / "photos" / f"{name}.jpg").convert("RGB").resize((SIZE, SIZE), box[0]) for name in names
+        Image.open(folder / "photos" / f"{name}.png").convert("RGB").resize((SIZE, SIZE), box[0]) for name in names
     ]
     masks = [Image.open(folder / "masks" / f"{name}.png").resize((SIZE, SIZE), box[1]) for name in names]
     return np.stack([np.asarray(one) for one in photos]), np.stack([np.asarray(one) for one in masks])
@@ -114,7 +114,7 @@ def main() -> None:
     """Measures as the arguments say: examples once it is going, or from the beginning of the process."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("pipeline", choices=PIPELINES)
-    arguments.add_argument("folder", type=Path, help="with photos/NAME.jpg and masks/NAME.png")
+    arguments.add_argument("folder", type=Path, help="with photos/NAME.png and masks/NAME.png")
     arguments.add_argument("--augmentation", choices=["article", "cached", "light"], default="article")
     arguments.add_argument("--epochs", type=int, help="of 12 batches, counted from the beginning of the process")
     arguments.add_argument("--seconds", type=float, default=15)

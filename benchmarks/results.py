@@ -41,7 +41,7 @@ def save(folder: Path, row: str, goals: Mapping[str, float], compared: Mapping[s
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """All rows as a Markdown table, medians and ratios."""
+    """All rows as a Markdown table, medians and ratios, and on what machine each was measured."""
     lines = [
         "| row | quantity | clothseg | the other | ratio | in pairs | goal |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: |",
@@ -53,6 +53,10 @@ def table(found: Mapping[str, Any]) -> str:
             pairs = f"{low:.2f} to {high:.2f} ({len(one['ours'])})"
             ours, theirs = _median(one["ours"]), _median(one["theirs"])
             lines.append(f"| {row} | {name} | {ours:.4g} | {theirs:.4g} | {one['ratio']:.2f} | {pairs} | {goal} |")
+    machines: dict[str, list[str]] = {}
+    for row, about in found.items():
+        machines.setdefault(about["machine"], []).append(row)
+    lines += ["", *(f"- {', '.join(rows)}: {machine}" for machine, rows in machines.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.article_script import tell
+from benchmarks.watch import Logging, Peak, readings
 from clothseg import entry, train
 from clothseg.sweeps import plugin
 
@@ -16,17 +17,20 @@ from clothseg.sweeps import plugin
 def main() -> None:
     """Trains by Hydra's overrides and by options of its own.
 
-    `--first-step` ends after a step, `--untracked` neither logs nor keeps anything, `--one-batch` trains on one batch.
+    `--first-step` ends after a step, `--untracked` neither logs nor keeps anything, `--one-batch` trains on one batch,
+    `--watch` tells of memory, files, threads and logging after every epoch.
     """
-    own = {option: option in sys.argv for option in ("--first-step", "--untracked", "--one-batch")}
+    own = {option: option in sys.argv for option in ("--first-step", "--untracked", "--one-batch", "--watch")}
     sys.argv = [each for each in sys.argv if each not in own]
-    patch(first_step=own["--first-step"], untracked=own["--untracked"], one_batch=own["--one-batch"])
+    patch(**{option[2:].replace("-", "_"): given for option, given in own.items()})
+    peak = Peak() if own["--watch"] else None
     plugin.register()
     entry.run(train.main, config_name="train", arguments=train._arguments)
-    tell("end", megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    more = {} if peak is None else {"peak": peak.megabytes()}
+    tell("end", megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, **more)
 
 
-def patch(*, first_step: bool, untracked: bool, one_batch: bool) -> None:
+def patch(*, first_step: bool, untracked: bool, one_batch: bool, watch: bool) -> None:
     """Hooks into the training once Keras is loaded, which has to stay as late as it is."""
     from clothseg import assemble
     from clothseg.training import backend
@@ -40,6 +44,7 @@ def patch(*, first_step: bool, untracked: bool, one_batch: bool) -> None:
         tell("keras")
         from clothseg.training.phases import _Recorder
 
+        logging = Logging() if watch else None
         begin, batch, end = _Recorder.on_epoch_begin, _Recorder.on_train_batch_end, _Recorder.on_epoch_end
 
         def on_epoch_begin(self, epoch, logs=None):
@@ -57,7 +62,8 @@ def patch(*, first_step: bool, untracked: bool, one_batch: bool) -> None:
         def on_epoch_end(self, epoch, logs=None):
             took = time.perf_counter() - self.took
             end(self, epoch, logs)
-            tell("epoch", phase=self.phase.name, took=took, accuracy=float(logs["val_accuracy"]))
+            more = {} if logging is None else {"logging": logging.seconds(), **readings()}
+            tell("epoch", phase=self.phase.name, took=took, accuracy=float(logs["val_accuracy"]), **more)
 
         _Recorder.on_epoch_begin, _Recorder.on_train_batch_end = on_epoch_begin, on_train_batch_end
         _Recorder.on_epoch_end = on_epoch_end

@@ -5,6 +5,7 @@ Importing this module loads Hydra and nothing heavier.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -67,6 +68,15 @@ TARGETS = [
 # What a configuration may put into the environment of its job by `hydra.job.env_set`. Other variables say which code is
 # trusted, which programs and libraries are loaded, and where runs are sent.
 ENVIRONMENT = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "KERAS_BACKEND", "OMP_NUM_THREADS", "TF_*")
+
+# What a disk, or whoever owns a folder, answers to what is written, and what would work.
+NOT_WRITTEN = {
+    errno.ENOSPC: "make room, or work in a folder on another disk",
+    errno.EDQUOT: "make room, or work in a folder on another disk",
+    errno.EROFS: "work in another folder, or name one for what is written",
+    errno.EACCES: "work in a folder of your own, or name one for what is written",
+    errno.EPERM: "work in a folder of your own, or name one for what is written",
+}
 
 
 def config_folder() -> Path:
@@ -214,21 +224,33 @@ def call(part: DictConfig, made: Callable[..., Any], *arguments: Any) -> Any:
 
 def told(error: BaseException) -> str | None:
     """The line that tells a user's error; None where the fault is ours."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        # MLflow's, which is loaded then.
-        if (
-            isinstance(cause, Exception)
-            and type(cause).__module__ == "mlflow.exceptions"
-            and str(cause).startswith("API request to ")
-        ):
-            from clothseg.tracking.store import cannot_track
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    # What was told of on purpose says more than the trouble that it had in ending.
+    message = next((str(cause) for cause in chain if isinstance(cause, UserError)), None)
+    message = message or next(filter(None, map(_of_the_machine, chain)), None)
+    if message is None and isinstance(error, (HydraException, OmegaConfBaseException)):
+        return explain(error)
+    return message
 
-            return str(cannot_track(cause))
-        cause = cause.__cause__ or cause.__context__
-    return explain(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
+
+def _of_the_machine(error: BaseException) -> str | None:
+    """The line that tells of a disk, a folder or a database that cannot be used; None for all else."""
+    if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+        # A write to an open file does not say which.
+        file = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else "a file"
+        what = "read or written" if error.errno in (errno.EACCES, errno.EPERM) else "written"
+        return f"{file} cannot be {what}: {os.strerror(error.errno)}; {NOT_WRITTEN[error.errno]}"
+    # MLflow and SQLAlchemy, which are loaded then.
+    if isinstance(error, Exception) and type(error).__module__ == "mlflow.exceptions":
+        from clothseg.tracking.store import cannot_track
+
+        return str(cannot_track(error))
+    if type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "OperationalError":
+        reason = " ".join(str(getattr(error, "orig", error)).split())
+        return f"the database of runs, or of a sweep's studies, does not answer ({reason}); try again once it does"
+    return None
 
 
 def _check_environment(given: Mapping[str, Any]) -> None:

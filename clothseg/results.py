@@ -70,6 +70,9 @@ def take_in(run_id: str, experiments: Path, name: str | None) -> Path:
     """
     import mlflow
 
+    from clothseg.tracking.store import open_store
+
+    open_store()
     client = mlflow.MlflowClient()
     try:
         run = client.get_run(run_id)

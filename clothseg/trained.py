@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clothseg import assemble, entry
 from clothseg.data.split import parts_of
 from clothseg.errors import UserError
+from clothseg.models.weight_files import check_hdf5
 from clothseg.settings import TrainSettings, check
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Trained:
         set_policy(precision or self.settings.precision)
         network = assemble.network(self.cfg, self.settings, classes=len(self.class_names), size=size)
         try:
+            check_hdf5(self.weights)
             network.model.load_weights(self.weights)
         except Exception as error:  # of many types for a file that is damaged or of another network
             reason = str(error).partition(". ")[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from conftest import REPOSITORY
 from small_backbone import SMALL_BACKBONE
 
 EPOCHS = 4
@@ -53,7 +54,8 @@ def whole(tmp_path_factory, clothseg):
 def on_small_disk(clothseg, script: str, *, disk: Path, megabytes: int, folder: Path) -> subprocess.CompletedProcess:
     """Runs a shell script that sees a file system of its own in `disk`, which is gone when it ends.
 
-    In the script `$TRAIN` is the command, `fill` takes the room that is left on the disk and `free` gives it back.
+    In the script `$TRAIN` is the command, `fill` takes the room that is left on the disk, `free` gives it back and
+    `seal` makes the disk read-only.
     """
     mount = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
@@ -63,6 +65,7 @@ def on_small_disk(clothseg, script: str, *, disk: Path, megabytes: int, folder: 
         DISK={shlex.quote(str(disk))} TRAIN={shlex.quote(shlex.join(clothseg.command("train")))}
         fill() {{ cat /dev/zero > $DISK/filler 2>/dev/null; true; }}
         free() {{ rm $DISK/filler; }}
+        seal() {{ mount -o remount,ro $DISK; }}
         mount -t tmpfs -o size={megabytes}m none $DISK || exit 99
     """
     environment = clothseg.environment(folder)
@@ -93,6 +96,34 @@ def test_a_disk_that_is_full_when_photos_are_prepared(clothseg, tmp_path):
     # Nothing half prepared is left in the way, and with room the same command works.
     assert done.stdout.splitlines()[-1] == "ends 2 0 0", done.stdout + done.stderr
     assert "No space left on device" in one_line(done.stderr)
+
+
+PREPARED = ("prepare", "dataset=paperdoll", "dataset.count=12", "image_size=[32,32]")
+
+
+@pytest.mark.parametrize("state", ["seal", "fill"])
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("train",), "outputs"),
+        (("results",), "experiments/README.md"),
+        pytest.param((*PREPARED, "hydra.run.dir=FOLDER/run", "output=report"), "report", marks=pytest.mark.long),
+    ],
+    ids=["train", "results", "prepare"],
+)
+def test_a_disk_that_takes_nothing_is_told_on_one_line(clothseg, tmp_path, command, file, state):
+    entry, *options = [part.replace("FOLDER", str(tmp_path)) for part in command]
+    script = f"""
+        cd $DISK && mkdir -p experiments/one
+        cp {REPOSITORY}/experiments/strong/result.json experiments/one
+        {state}
+        {shlex.join(clothseg.command(entry, *options))}; echo ends $?
+    """
+    done = on_small_disk(clothseg, script, disk=tmp_path / "disk", megabytes=1, folder=tmp_path)
+    assert done.stdout.splitlines()[-1] == "ends 2", done.stdout + done.stderr
+    reason = {"seal": "Read-only file system", "fill": "No space left on device"}[state]
+    # A disk that is full takes names of files, and when they are written to they are not told.
+    assert re.search(f"({file if state == 'seal' else 'a file'}) cannot be written: {reason}; ", one_line(done.stderr))
 
 
 @pytest.mark.long
@@ -158,6 +189,23 @@ def test_a_database_that_another_locks_meanwhile(clothseg, whole, tmp_path):
     assert run.info.status == "FINISHED"
     assert scores(tmp_path, run) == scores(folder, uninterrupted)
     assert listing(tmp_path, run) == listing(folder, uninterrupted)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("given_back", "told"), [(True, "no finished run in"), (False, "database is locked")])
+def test_a_database_that_another_locked_before_is_waited_for(clothseg, tmp_path, given_back, told):
+    assert "no finished run in" in clothseg("results", "series=none", folder=tmp_path).stderr
+    with sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        process = clothseg.start("results", "series=none", folder=tmp_path)
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if given_back and "waiting for another program" in line:
+                other.execute("COMMIT")
+    other.close()
+    assert process.wait(60) == 2 and told in one_line("".join(lines))
+    assert sum("waiting for another program that has locked sqlite:" in line for line in lines) == 1
 
 
 @pytest.mark.long

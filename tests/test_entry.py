@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import pickle
 import re
 import resource
+import sqlite3
 import subprocess
 import sys
 from fnmatch import fnmatchcase
@@ -74,6 +76,51 @@ def test_a_users_error_is_one_line_without_traceback(clothseg, arguments, told, 
     assert done.stderr.startswith("clothseg: ") and done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EROFS, "out/a.json cannot be written: Read-only file system; work in another folder"),
+        (errno.EDQUOT, "out/a.json cannot be written: Disk quota exceeded; make room"),
+        (errno.EACCES, "out/a.json cannot be read or written: Permission denied; work in a folder of your own"),
+        (errno.EPERM, "out/a.json cannot be read or written: Operation not permitted; work in a folder of your own"),
+    ],
+)
+def test_what_a_disk_does_not_take_is_told_wherever_it_is_in_the_chain(number, told):
+    error = RuntimeError("while a figure was drawn")
+    error.__cause__ = OSError(number, os.strerror(number), "out/a.json")
+    assert entry.told(error).startswith(told)
+    assert entry.told(OSError(errno.ENOSPC, "")).startswith("a file cannot be written: No space left on device; make")
+
+
+def test_other_errors_of_the_system_are_none_of_the_users():
+    assert entry.told(FileNotFoundError(errno.ENOENT, "", "a.json")) is None
+    assert entry.told(ValueError("a slip")) is None
+
+
+def test_what_was_told_on_purpose_is_not_hidden_by_what_a_full_disk_does_in_ending():
+    error = OSError(errno.ENOSPC, "")
+    error.__context__ = UserError("checkpoints cannot be written; resume=RUN goes on")
+    assert entry.told(error) == "checkpoints cannot be written; resume=RUN goes on"
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("database is locked", "try again once the program that writes to it has ended"),
+        ("database or disk is full", "make room, or MLFLOW_TRACKING_URI names another store"),
+    ],
+)
+def test_what_a_database_refuses_is_told_without_its_sql(reason, hint):
+    import mlflow
+    from sqlalchemy.exc import OperationalError
+
+    refused = OperationalError("INSERT INTO runs VALUES (?)", ("secret",), sqlite3.OperationalError(reason))
+    line = entry.told(mlflow.MlflowException(refused))
+    assert re.fullmatch(rf"cannot track in \S+ \({reason}\); {hint}", line)
+    # As Optuna raises it.
+    assert f"does not answer ({reason}); try again" in entry.told(refused)
 
 
 def test_a_misspelt_option_of_prepare_is_told_as_well(clothseg, tmp_path):

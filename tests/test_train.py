@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from small_backbone import SMALL_BACKBONE
@@ -303,6 +304,39 @@ def test_a_training_that_diverges_fails_with_the_reason(clothseg, tmp_path):
     assert re.search(
         r"epoch 1, step \d+ \(\w+, \w+, .*at learning rate 1e\+38; rollback 1 of 1", run.data.tags["rollbacks"]
     )
+
+
+def test_a_training_that_diverges_keeps_the_weights_of_its_last_good_epoch(clothseg, tmp_path):
+    # It does so in the first steps of the second phase, which are in its second epoch.
+    options = (
+        "optimizer=sgd", "schedule.phases.frozen.epochs=1", "schedule.phases.fine_tuning.learning_rate=1e38",
+        "divergence.rollbacks=0", "tracking.log_model=false", "hydra.run.dir=out",
+    )  # fmt: skip
+    done = clothseg("train", *SMALL, *SMALL_BACKBONE, *options, folder=tmp_path)
+    assert done.returncode == 2 and "epoch 2, step" in done.stderr and "Traceback" not in done.stderr
+    run = only_run(tmp_path)
+    assert run.info.status == "FAILED" and run.data.metrics["val_best/epoch"] == 1
+    kept = []
+    for which in ("last", "best"):
+        (path,) = tmp_path.glob(f"mlruns/*/{run.info.run_id}/artifacts/weights/{which}.weights.h5")
+        # Keras puts the optimizer's variables there too, which nothing loads.
+        with h5py.File(path) as file:
+            names: list[str] = []
+            file.visit(names.append)
+            names = [
+                name for name in names if isinstance(file[name], h5py.Dataset) and not name.startswith("optimizer/")
+            ]
+            kept.append([file[name][()] for name in names])
+    with np.load(tmp_path / "out" / "weights" / "last.npz") as file:
+        kept.append(list(file.values()))
+    assert all(np.isfinite(array).all() for arrays in kept for array in arrays)
+    # The order is that of layers here and of names there.
+    last, best, arrays = (sorted(array.tobytes() for array in arrays) for arrays in kept)
+    assert last == best == arrays
+    with np.load(tmp_path / "out" / "weights" / "state.npz") as state:
+        assert len(json.loads(bytes(state["about"]))["epochs"]) == 1
+        trained = {value.tobytes() for name, value in state.items() if name.startswith("weights_")}
+    assert set(arrays) <= trained
 
 
 @pytest.mark.long

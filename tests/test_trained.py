@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import hydra
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_a_split_that_is_none_is_told(folder):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-@pytest.mark.parametrize("kind", ["text", "empty", "pickle", "archive", "cut off", "other network", "lambda"])
+@pytest.mark.parametrize("kind", ["text", "empty", "pickle", "archive", "cut off", "other network", "lambda", "link"])
 def test_weights_that_are_none_are_told_and_nothing_in_them_is_run(folder, tmp_path, monkeypatch, kind):
     keras = pytest.importorskip("keras")
     canary, path = tmp_path / "canary", folder / "weights" / "last.weights.h5"
@@ -140,6 +141,9 @@ def test_weights_that_are_none_are_told_and_nothing_in_them_is_run(folder, tmp_p
             np.savez(file, layers=np.array([Harm(canary)], object))
     elif kind == "cut off":
         path.write_bytes(path.read_bytes()[:-500])
+    elif kind == "link":
+        with h5py.File(path, "w") as file:
+            file["layers/dense/vars/0"] = h5py.ExternalLink("/etc/hostname", "/")
     elif kind == "lambda":
         photo = keras.Input((4,))
         harm = eval(f"lambda x, place={str(canary)!r}: (open(place, 'w'), x)[1]")

@@ -14,12 +14,15 @@ from __future__ import annotations
 import logging
 import math
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.io
 
+from clothseg.data.decoding import MOST_PIXELS
 from clothseg.data.download import DownloadError, fetch_ccp
 from clothseg.data.folders import check_sizes, file_identity, file_problem, list_files, read_photo
 from clothseg.data.labels import BACKGROUND, CLASS_NAMES
@@ -31,7 +34,14 @@ ANNOTATIONS = "annotations/pixel-level"
 ANNOTATED = 1004  # photos with higher numbers have image-level tags only
 ARTICLE_PAIRS = 1000
 ARTICLE_HEIGHT = 825
-MOST_PIXELS = 100_000_000  # of an annotation; those of the data set have half a million
+
+# Of MAT files of version 5: classes of variables that are numbers, the types that these are written in, and the flag of
+# complex ones; where the first variable begins, the bytes that tell a type and a length, the type of what is compressed,
+# and within how many bytes of a variable its numbers have to begin.
+NUMERIC = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+NUMBERS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
+COMPLEX = 0x800
+HEADER, TAG, COMPRESSED, HEAD = 128, 8, 15, 4096
 
 logger = logging.getLogger(__name__)
 
@@ -190,11 +200,17 @@ def read_annotation(path: Path) -> np.ndarray:
         DataError: the file is missing, cut off, or holds no whole numbers in 0..255 as `groundtruth`.
     """
     try:
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-        # A few bytes can say that they unpack to any size.
-        if math.prod(shapes["groundtruth"]) > MOST_PIXELS:
-            raise ValueError(f"groundtruth of {shapes['groundtruth']} is larger than any photo")
+        found = [(shape, kind) for name, shape, kind in scipy.io.whosmat(path) if name == "groundtruth"]
+        for shape, kind in found:
+            # A few bytes can say that they unpack to any size.
+            if math.prod(shape) > MOST_PIXELS:
+                raise ValueError(f"groundtruth of {shape} is larger than any photo")
+            if kind not in NUMERIC:
+                raise DataError(f"{path} holds groundtruth as {kind}, not numbers (height, width)")
+        _check_types(path.read_bytes())
         labels = scipy.io.loadmat(path, variable_names=["groundtruth"])["groundtruth"]
+    except DataError:
+        raise
     except Exception as error:  # a broken file makes scipy raise nearly anything, zlib.error and TypeError included
         raise DataError(f"{path} cannot be read as an annotation: {type(error).__name__}: {error}") from error
     if not isinstance(labels, np.ndarray):
@@ -206,6 +222,40 @@ def read_annotation(path: Path) -> np.ndarray:
     if not np.array_equal(whole, labels):
         raise DataError(f"{path} holds labels that are no whole numbers in 0..255")
     return whole
+
+
+def _check_types(data: bytes) -> None:
+    """Refuses numbers of a type that there is not: scipy looks it up without a check, which may end the process.
+
+    Args:
+        data: of a MAT file of version 5; those of version 4 have no such types.
+
+    Raises:
+        ValueError: the type; or zlib.error or struct.error, for what is no such file.
+    """
+    if 0 in data[:4]:
+        return
+    order, at = "<" if data[126:128] == b"IM" else ">", HEADER
+    while at + TAG <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, at)
+        head, at = data[at + TAG : at + TAG + HEAD], at + TAG + size
+        if kind == COMPRESSED:
+            head = zlib.decompressobj().decompress(data[at - size : at], HEAD)[TAG:]
+        # Flags, then dimensions, name and numbers; of four bytes and fewer the content is in the tag.
+        place, contents = 2 * TAG, []
+        for _ in range(2):
+            tag, length = struct.unpack_from(f"{order}II", head, place)
+            start, length = (place + 4, 4) if tag >> 16 else (place + TAG, length)
+            contents.append(head[start : start + length])
+            place = start + length + -(start + length) % 8
+        if contents[1] == b"groundtruth":
+            (tag,) = struct.unpack_from(f"{order}I", head, place)
+            number = tag & 0xFFFF if tag >> 16 else tag
+            (flags,) = struct.unpack_from(f"{order}I", head, TAG)
+            if flags & COMPLEX:
+                raise ValueError("groundtruth has complex numbers")
+            if number not in NUMBERS:
+                raise ValueError(f"groundtruth is of type {number}, which is none of numbers")
 
 
 def fit_height(image: np.ndarray, height: int) -> np.ndarray:

@@ -14,6 +14,8 @@ from clothseg.data.source import DataError
 
 # Of Pillow's formats those that are programs (Ghostscript runs them) or that unpack without a limit.
 NOT_OPENED = ("EPS", "FITS")
+# A few bytes can say that they unpack to any size; Pillow itself refuses what has 179 megapixels or more.
+MOST_PIXELS = 100_000_000
 
 
 def decode_photo(path: Path, *, what: str, paper: tuple[int, int, int] | None) -> np.ndarray:
@@ -30,7 +32,7 @@ def decode_photo(path: Path, *, what: str, paper: tuple[int, int, int] | None) -
         uint8 (height, width, 3) in 0..255.
 
     Raises:
-        DataError: the file is missing, empty, cut off, damaged as far as its format can tell, or no photo.
+        DataError: the file is missing, empty, cut off, damaged as far as its format can tell, too large, or no photo.
     """
     return _decoded(path, what, check=_check_photo, convert=lambda image: _rgb(ImageOps.exif_transpose(image), paper))
 
@@ -42,7 +44,7 @@ def decode_labels(path: Path, *, what: str) -> np.ndarray:
         uint8 (height, width).
 
     Raises:
-        DataError: the file is missing, empty, cut off, damaged, or has other than one 8-bit channel.
+        DataError: the file is missing, empty, cut off, damaged, too large, or has other than one 8-bit channel.
     """
     return _decoded(path, what, check=_check_labels, convert=lambda image: image)
 
@@ -54,6 +56,10 @@ def _decoded(
         with Image.open(path) as image:
             if image.format in NOT_OPENED:
                 raise DataError(f"{path} is {image.format}, which is not opened; JPEG, PNG, WebP, TIFF and BMP are")
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(
+                    f"{path} has {image.width} x {image.height} pixels; up to {MOST_PIXELS} are read, make it smaller"
+                )
             check(image)
             image.load()
             picture = np.asarray(convert(image))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from clothseg.data.folders import check_sizes, file_identity, file_problem, list_files, read_label_image, read_photo
-from clothseg.data.labels import BACKGROUND, CLASS_NAMES
+from clothseg.data.labels import BACKGROUND, CLASS_NAMES, IGNORE
 from clothseg.data.source import DataError
 
 PHOTOS = "png_images/IMAGES"
@@ -103,7 +103,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     The first name, "null" or nothing in the data set, becomes "background".
 
     Raises:
-        DataError: the file cannot be read, has no such column, or has not 2 to 256 names.
+        DataError: the file cannot be read, has no such column, or has not 2 to 255 names: the last value is no class.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -111,8 +111,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     names = [(row.get("label_list") or "").strip() for row in rows]
-    if not 2 <= len(names) <= 256 or not all(names[1:]):
-        raise DataError(f"{path} needs a column label_list with 2 to 256 class names, one per line, and none left out")
+    if not 2 <= len(names) <= IGNORE or not all(names[1:]):
+        raise DataError(
+            f"{path} needs a column label_list with 2 to {IGNORE} class names, one per line, and none left out; it has "
+            f"{len(names)}"
+        )
     names[BACKGROUND] = CLASS_NAMES[BACKGROUND]
     return tuple(names)
 

@@ -5,6 +5,7 @@ It needs Keras, NumPy and Pillow, and not this package, so whoever takes the mod
 """
 
 import base64
+import contextlib
 import io
 
 import mlflow
@@ -15,6 +16,10 @@ from mlflow.pyfunc import PythonModel
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 25_000_000  # of a photo: all classes of all of its pixels are in memory at once
+# Of a request: others wait while it is answered.
+MOST_PHOTOS = 256
+MOST_BYTES = 200_000_000  # of their files
+MOST_PIXELS_TOGETHER = 10 * MOST_PIXELS
 PAPER = (255, 255, 255)  # behind what is transparent
 # Of Pillow's formats those that are programs (Ghostscript runs them) or that unpack without a limit.
 NOT_OPENED = ("EPS", "FITS")
@@ -45,10 +50,13 @@ class LabelMaps(PythonModel):
             name, pixels and share (0..1) of every class found, the largest first.
 
         Raises:
-            MlflowException: a photo cannot be read or is too large; as an answer of a server, status 400.
+            MlflowException: a photo cannot be read or is too large, or they are too many or too large together; as an
+                answer of a server, status 400.
         """
-        photos = [_photo(content, place) for place, content in enumerate(model_input["photo"])]
-        return [self._labelled(photo) for photo in photos]
+        contents = list(model_input["photo"])
+        _check_request(contents)
+        # One is decoded at a time.
+        return [self._labelled(_photo(content, place)) for place, content in enumerate(contents)]
 
     def _labelled(self, photo):
         labels = np.asarray(self.network(photo[None], training=False)["labels"])[0]
@@ -74,8 +82,37 @@ class LabelMaps(PythonModel):
         }
 
 
+def _check_request(contents):
+    """Refuses what would keep the server busy, and photos that are none, before the first is decoded."""
+    size = sum(len(content) for content in contents if isinstance(content, bytes))
+    if len(contents) > MOST_PHOTOS or size > MOST_BYTES:
+        raise _refused(
+            f"{len(contents)} photos of {size} bytes; up to {MOST_PHOTOS} of {MOST_BYTES} bytes work in a request"
+        )
+    pixels = 0
+    for place, content in enumerate(contents):
+        with _opened(content, place) as image:
+            pixels += image.width * image.height
+    if pixels > MOST_PIXELS_TOGETHER:
+        raise _refused(f"photos of {pixels} pixels together; up to {MOST_PIXELS_TOGETHER} work in a request")
+
+
 def _photo(content, place):
     """A photo as it is meant to be looked at, uint8 (height, width, 3); as `clothseg.data.photos.read_photo`."""
+    with _opened(content, place) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+            image = Image.fromarray(grey.astype(np.uint8))
+        elif image.has_transparency_data:
+            whole = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", whole.size, (*PAPER, 255)), whole)
+        return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _opened(content, place):
+    """A picture, which is not decoded yet; whatever is raised meanwhile becomes an answer."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.format in NOT_OPENED:
@@ -87,14 +124,7 @@ def _photo(content, place):
                 )
             if image.mode == "F":
                 raise _refused(f"photo {place} has floating-point grey levels of no known range; 8 and 16 bits work")
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):
-                grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-                image = Image.fromarray(grey.astype(np.uint8))
-            elif image.has_transparency_data:
-                whole = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", whole.size, (*PAPER, 255)), whole)
-            return np.asarray(image.convert("RGB"))
+            yield image
     except MlflowException:
         raise
     except Exception as error:  # for broken files Pillow's decoders raise nearly anything

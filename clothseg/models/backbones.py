@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from clothseg.errors import UserError
+from clothseg.models.weight_files import check_hdf5
 
 if TYPE_CHECKING:
     import keras
@@ -331,6 +332,7 @@ def _download(name: str, build: Callable[..., keras.Model]) -> keras.Model:
 
 def _load_file(name: str, network: keras.Model, path: Path) -> keras.Model:
     try:
+        check_hdf5(path)
         network.load_weights(path)
     except Exception as error:  # of many types for a file that is damaged or of another network
         reason = str(error).partition(". ")[0]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from clothseg.errors import UserError
 from clothseg.text import as_csv, portable
 from clothseg.tracking.canvas import BLUE, INK, ORANGE, QUIET, SMALL, blank, tidy
-from clothseg.tracking.store import quiet
+from clothseg.tracking.store import open_store
 
 # Metrics of a run, and their names in tables. The last is what the training itself reports of its last epoch, on labels
 # and photos as it prepared them.
@@ -53,9 +53,9 @@ def collect(series: str) -> list[Step]:
     Steps are in the order in which their first runs began.
 
     Raises:
-        UserError: there are none, or one was not scored at the photos' own size.
+        UserError: there are none, one was not scored at the photos' own size, or the store cannot be reached.
     """
-    quiet()
+    open_store()
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     wanted = f"tags.series = '{series}' and attributes.status = 'FINISHED'"

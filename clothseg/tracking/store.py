@@ -29,38 +29,49 @@ SHOWN_PARAMS = ("backbone.name", "batch_size", "optimizer.learning_rate", "seed"
 # What a database says whose tables are being made at this moment; how often it is then tried, and the pause in seconds.
 _BEING_MADE = "IntegrityError|already exists|duplicate|does not exist|no such table|Online migration expected"
 ATTEMPTS, SETTLE = 10, 1.0
+# What SQLite says of a file that another program writes to; for how many seconds that is waited for.
+_LOCKED = "database is locked"
+PATIENCE = 30
+
+log = logging.getLogger(__name__)
 
 
 def quiet() -> None:
     """Silences what MLflow reports of every migration of a new database, of a new experiment and of a model."""
     for chatty in (
         "alembic",
-        "mlflow.store.db.utils",
         "mlflow.pyfunc",
         "mlflow.system_metrics.system_metrics_monitor",
         "mlflow.tracking.fluent",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It logs tracebacks of what it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # Of every attempt to reach a server that is away, and of where a run is, which is told otherwise.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def open_store() -> None:
-    """Reaches the store of runs, or makes it.
+    """Reaches the store of runs, or makes it; waits for one that another program has locked.
 
     Raises:
         UserError: it cannot be made, or its server is away, or does not know the user.
     """
     quiet()
-    for attempt in range(ATTEMPTS):
+    begun, attempt, waiting = time.monotonic(), 0, False
+    while True:
         try:
             with briefly(), _alone():
                 mlflow.MlflowClient().search_experiments(max_results=1)
             return
         except Exception as error:
+            if _LOCKED in str(error) and time.monotonic() - begun < PATIENCE:
+                if not waiting:
+                    log.info("waiting for another program that has locked %s", store_address())
+                waiting = True
             # On another machine somebody may be making the tables of the same database.
-            if attempt == ATTEMPTS - 1 or not re.search(_BEING_MADE, str(error)):
+            elif (attempt := attempt + 1) == ATTEMPTS or not re.search(_BEING_MADE, str(error)):
                 raise cannot_track(error) from error
             time.sleep(SETTLE)
 
@@ -88,12 +99,17 @@ def cannot_track(error: Exception) -> UserError:
         hint = f"the server does not answer to {host}; start it with --allowed-hosts {host}"
     elif re.search(r"error code 40[13]\b", str(error)):
         hint = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who you are"
+    elif _LOCKED in str(error):
+        hint = "try again once the program that writes to it has ended"
+    elif "disk is full" in str(error):
+        hint = f"make room, or {hint}"
     return UserError(f"cannot track in {store_address()} ({reason(error)}); {hint}")
 
 
 def reason(error: Exception) -> str:
-    """What went wrong with a store, on one line and without the addresses that MLflow repeats."""
-    text = " ".join(str(error).split())
+    """What went wrong with a store, on one line, without the addresses that MLflow repeats and without SQL."""
+    text = re.split(r" *(?:\[SQL: |\(Background on this error)", " ".join(str(error).split()))[0]
+    text = re.sub(r"^\(\w+(?:\.\w+)*Error\) ", "", text)
     found = re.search(r"\[Errno [^\]]*\] [^'\"()]+|[^:()]*timed out|error code \d+.*", text)
     return (found[0].strip() if found else text)[:300] or type(error).__name__
 

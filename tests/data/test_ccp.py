@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -185,15 +187,44 @@ def test_an_annotation_without_whole_labels_is_refused(tmp_path, labels):
         read_annotation(tmp_path / "0001.mat")
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_numbers_of_a_type_that_there_is_not_are_refused_before_scipy_looks_it_up(tmp_path, monkeypatch, compressed):
+    path = tmp_path / "0001.mat"
+    scipy.io.savemat(path, {"groundtruth": np.ones((30, 40), np.uint8)})
+    data = bytearray(path.read_bytes())
+    # Flags, dimensions, name and the tag of the numbers, whose type is 2; scipy 1.17 ends the process at 16386.
+    assert data[192:194] == b"\2\0"
+    data[193] = 0x40
+    if compressed:
+        packed = zlib.compress(data[128:])
+        data[128:] = struct.pack("<II", 15, len(packed)) + packed
+    path.write_bytes(data)
+    monkeypatch.setattr(scipy.io, "loadmat", None)
+    with pytest.raises(DataError, match=r"0001\.mat cannot be read .* groundtruth is of type 16386"):
+        read_annotation(path)
+
+
+@pytest.mark.parametrize("first", [np.zeros((200, 101), np.uint8), {"a": 1}])
+def test_of_two_variables_of_one_name_both_are_looked_at(tmp_path, monkeypatch, first):
+    path, other = tmp_path / "0001.mat", tmp_path / "other.mat"
+    scipy.io.savemat(path, {"groundtruth": first})
+    scipy.io.savemat(other, {"groundtruth": np.ones((3, 4), np.uint8)})
+    path.write_bytes(path.read_bytes() + other.read_bytes()[128:])
+    monkeypatch.setattr(ccp, "MOST_PIXELS", 20_000)
+    monkeypatch.setattr(scipy.io, "loadmat", None)
+    with pytest.raises(DataError, match=r"0001\.mat (cannot be read|holds groundtruth as struct)"):
+        read_annotation(path)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        (scipy.sparse.csc_array(np.eye(3)), "holds groundtruth as csc_"),
+        (scipy.sparse.csc_array(np.eye(3)), "holds groundtruth as sparse"),
         (np.array([[np.nan, 1]]), "holds labels that are no whole numbers"),
         (np.array([[np.inf, 1]]), "holds labels that are no whole numbers"),
-        (np.array([[1 + 1j]]), "holds groundtruth complex128"),
-        (np.array([[[1]], 2], object), "holds groundtruth object"),
+        (np.array([[1 + 1j]]), "cannot be read .*groundtruth has complex numbers"),
+        (np.array([[[1]], 2], object), "holds groundtruth as cell"),
         ({"a": 1}, "holds groundtruth"),
     ],
     ids=["sparse", "nan", "infinite", "complex", "cells", "structure"],

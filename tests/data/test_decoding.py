@@ -116,6 +116,14 @@ def test_a_few_bytes_that_claim_to_be_a_huge_picture_are_refused_at_once(tmp_pat
 
 
 @EVERY_READER
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_pillow_only_warns_of_is_refused_before_it_is_decoded(tmp_path, read):
+    (tmp_path / "p.png").write_bytes(png(10_001, 10_000, b"\0"))
+    with pytest.raises(DataError, match=r"p\.png has 10001 x 10000 pixels; up to 100000000 are read"):
+        read(tmp_path / "p.png")
+
+
+@EVERY_READER
 def test_a_png_that_unpacks_to_more_than_its_picture_is_no_burden(tmp_path, read):
     resource = pytest.importorskip("resource")
     (tmp_path / "p.png").write_bytes(png(4, 4, bytes(200_000_000)))

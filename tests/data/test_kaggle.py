@@ -105,6 +105,15 @@ def test_a_csv_file_without_class_names_is_refused(root, text):
         _ = Kaggle(root=root).class_names
 
 
+def test_there_are_no_more_classes_than_label_values(root):
+    # 255 is what is not labelled, which counts nowhere.
+    (root / "labels.csv").write_text("label_list\n" + "".join(f"{place}\n" for place in range(255)))
+    assert len(Kaggle(root=root).class_names) == 255
+    (root / "labels.csv").write_text("label_list\n" + "".join(f"{place}\n" for place in range(256)))
+    with pytest.raises(DataError, match="with 2 to 255 class names, .* it has 256"):
+        _ = Kaggle(root=root).class_names
+
+
 def test_a_folder_of_another_layout_is_refused(tmp_path):
     with pytest.raises(DataError, match="does not hold png_images/IMAGES/.*quickstart"):
         Kaggle(root=tmp_path / "absent").names()

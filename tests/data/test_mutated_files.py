@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -27,21 +30,55 @@ OTHERS = (
     b"MATLAB 5.0",
     b"PK\x03\x04" * 9,
 )
+PHOTO_READERS = (folders.read_photo, photos.read_photo)
+# Photos by their endings, and how they are written.
+PHOTOS = {
+    ".jpg": {"format": "JPEG"},
+    ".photo.png": {"format": "PNG"},
+    ".tif": {"format": "TIFF"},
+    ".deflate.tif": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
+    ".webp": {"format": "WEBP"},
+    ".lossless.webp": {"format": "WEBP", "lossless": True},
+}
 READERS = {
-    ".jpg": (folders.read_photo, photos.read_photo),
-    ".photo.png": (folders.read_photo, photos.read_photo),
+    **dict.fromkeys(PHOTOS, PHOTO_READERS),
     ".mat": (read_annotation,),
     ".plain.mat": (read_annotation,),
     ".labels.png": (folders.read_label_image,),
 }
+# Of which formats damage can be told by checksums.
+CHECKED = (".photo.png", ".labels.png", ".mat")
+LONGEST = 10  # seconds that a read may take
+# By default a thousand and a half reads, and many times that under CLOTHSEG_LONG=1.
+SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])
+
+
+class Hang(BaseException):
+    """Which what reads files does not take for a fault of the file."""
+
+
+@contextmanager
+def alarmed(what: str) -> Iterator[None]:
+    """Ends what goes on for too long, and says what it was."""
+
+    def ring(*_: object) -> None:
+        raise Hang(f"{what} takes more than {LONGEST} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pictures(photo: np.ndarray, labels: np.ndarray) -> dict[str, bytes]:
     """A photo and its labels as files of every kind that data sets have, by their endings."""
     files = {}
-    for ending, pixels, form in ((".jpg", photo, "JPEG"), (".photo.png", photo, "PNG"), (".labels.png", labels, "PNG")):
+    for ending, options in (PHOTOS | {".labels.png": {"format": "PNG"}}).items():
         file = BytesIO()
-        Image.fromarray(pixels).save(file, form)
+        Image.fromarray(labels if ending == ".labels.png" else photo).save(file, **options)
         files[ending] = file.getvalue()
     for ending, compressed in ((".mat", True), (".plain.mat", False)):
         file = BytesIO()
@@ -83,14 +120,15 @@ MUTATIONS = (cut, flipped, overwritten, doubled_or_lost, another_header)
 def answer(read, path: Path) -> np.ndarray | None:
     """What was read; None where it was refused on one line that names the file."""
     try:
-        return read(path)
+        with alarmed(f"{read.__module__}.{read.__name__} of {path}"):
+            return read(path)
     except DataError as error:
         assert str(path) in str(error) and "\n" not in str(error) and len(str(error)) < 500
         return None
 
 
 def put_to_the_test(files: dict[str, bytes], folder: Path, *, rounds: int, seed: int) -> Counter:
-    """Reads mutations of every file and checks what comes of it; counts them."""
+    """Reads mutations of every file and checks what comes of it; counts reads by ending and outcome."""
     rng, counts = random.Random(seed), Counter()
     for ending, data in files.items():
         path = folder / f"0001{ending}"
@@ -99,36 +137,49 @@ def put_to_the_test(files: dict[str, bytes], folder: Path, *, rounds: int, seed:
         for mutation in MUTATIONS * rounds:
             path.write_bytes(mutated := mutation(data, rng))
             for read, whole in zip(READERS[ending], wholes, strict=True):
-                counts[ending, "all"] += 1
                 found = answer(read, path)
                 if found is None:
                     counts[ending, "refused"] += 1
                     continue
                 assert found.dtype == np.uint8 and found.ndim == whole.ndim
                 same = np.array_equal(found, whole)
+                counts[ending, "whole" if same else "different"] += 1
                 # Behind the last pixel a few bytes may be missing.
                 assert same or mutation is not cut, f"{read} took {len(mutated)} of {len(data)} bytes of {ending}"
-                # A JPEG file and an uncompressed MAT file have no checksums to tell other pixels by.
-                if ending not in (".jpg", ".plain.mat"):
+                if ending in CHECKED:
                     assert same or found.shape != whole.shape, f"{mutation.__name__} {ending}"
     return counts
 
 
-def test_mutations_of_drawn_files_are_refused_or_harmless(tmp_path):
-    files = pictures(*draw_pair(np.random.default_rng(0), (120, 80)))
-    counts = put_to_the_test(files, tmp_path, rounds=20, seed=0)
+@SEEDS
+def test_mutations_of_drawn_files_are_refused_or_harmless(tmp_path, seed):
+    files = pictures(*draw_pair(np.random.default_rng(seed), (120, 80)))
+    counts = put_to_the_test(files, tmp_path, rounds=20, seed=seed)
     for ending in files:
-        assert counts[ending, "refused"] > 0.3 * counts[ending, "all"], ending
+        every = sum(count for (of, _), count in counts.items() if of == ending)
+        assert counts[ending, "refused"] > 0.3 * every, ending
 
 
-def test_mutations_of_real_files_are_refused_or_harmless(ccp_root, tmp_path):
+@SEEDS
+def test_mutations_of_real_files_are_refused_or_harmless(ccp_root, tmp_path, seed):
     for number in (1, 500, 1004):
         photo, labels = (
             ccp_root / "photos" / f"{number:04}.jpg",
             ccp_root / "annotations/pixel-level" / f"{number:04}.mat",
         )
         files = {".jpg": photo.read_bytes(), ".mat": labels.read_bytes()}
-        put_to_the_test(files, tmp_path, rounds=10, seed=number)
+        put_to_the_test(files, tmp_path, rounds=10, seed=number + 10_000 * seed)
+
+
+def test_a_read_that_does_not_end_fails_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("test_mutated_files.LONGEST", 0.1)
+
+    def read(path: Path) -> np.ndarray:
+        while True:
+            pass
+
+    with pytest.raises(Hang, match=r"read of \S+0001\.tif takes more than 0\.1 s"):
+        answer(read, tmp_path / "0001.tif")
 
 
 @pytest.mark.parametrize("ending", READERS)

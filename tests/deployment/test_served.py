@@ -30,8 +30,12 @@ def file(picture: Image.Image, **options) -> bytes:
     return content.getvalue()
 
 
+def answers(*contents: bytes) -> list[dict]:
+    return model().predict(None, pandas.DataFrame({"photo": contents}))
+
+
 def answer(content: bytes) -> dict:
-    (found,) = model().predict(None, pandas.DataFrame({"photo": [content]}))
+    (found,) = answers(content)
     return found
 
 
@@ -94,3 +98,39 @@ def test_what_would_run_a_program_or_be_black_is_refused(content, told, monkeypa
 def test_photos_that_would_not_fit_into_memory_are_refused():
     with pytest.raises(MlflowException, match="6000 x 5000 pixels"):
         answer(file(Image.new("1", (6000, 5000)), format="PNG"))
+
+
+SMALL = file(Image.new("L", (3, 2)), format="PNG")
+
+
+@pytest.mark.parametrize(
+    ("contents", "told"),
+    [
+        ([SMALL] * 257, "257 photos of .* bytes; up to 256 of 200000000 bytes work in a request"),
+        ([SMALL + bytes(70_000_000)] * 3, "3 photos of 21.* bytes; up to 256 of 200000000 work"),
+        (
+            [file(Image.new("1", (5000, 5000)), format="PNG")] * 11,
+            "photos of 275000000 pixels together; up to",
+        ),
+        ([SMALL] * 9 + [b"none"], "photo 9 cannot be read"),
+    ],
+    ids=["photos", "bytes", "pixels", "none"],
+)
+def test_a_request_for_too_much_is_refused_before_a_photo_is_decoded(contents, told, monkeypatch):
+    def decode(*_):
+        raise AssertionError("a photo was decoded")
+
+    monkeypatch.setattr(served, "_photo", decode)
+    with pytest.raises(MlflowException, match=told) as refused:
+        answers(*contents)
+    assert refused.value.get_http_status_code() == 400
+
+
+def test_photos_are_decoded_one_at_a_time(monkeypatch):
+    done, labelled, read = [], served.LabelMaps._labelled, served._photo
+    monkeypatch.setattr(served, "_photo", lambda content, place: done.append("decoded") or read(content, place))
+    monkeypatch.setattr(
+        served.LabelMaps, "_labelled", lambda self, photo: done.append("labelled") or labelled(self, photo)
+    )
+    assert len(answers(SMALL, SMALL, SMALL)) == 3
+    assert done == ["decoded", "labelled"] * 3

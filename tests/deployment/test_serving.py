@@ -65,6 +65,7 @@ def test_a_photo_in_base64_gets_a_label_map_and_areas(server):
     ("body", "told"),
     [
         ({"dataframe_records": [{"photo": base64.b64encode(b"no photo").decode()}]}, "no picture file"),
+        ({"dataframe_records": [{"photo": "QQ=="}] * 300}, "300 photos of 300 bytes; up to 256"),
         ({"dataframe_records": [{"picture": "QQ=="}]}, "missing inputs ['photo']"),
         ({"dataframe_records": [{"photo": 5}]}, "not compatible with model signature"),
         ({"photo": "QQ=="}, "exactly one of the input fields"),

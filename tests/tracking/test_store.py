@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import mlflow
 import pytest
 
 from clothseg.errors import UserError
+from clothseg.tracking import store as stores
 from clothseg.tracking.store import cannot_track, open_store
 
 
@@ -52,3 +54,32 @@ def test_a_server_that_refuses_is_told_with_what_helps(request, status, body, hi
     told = str(cannot_track(mlflow.MlflowException(refused)))
     assert told.startswith("cannot track in http://tracking:5000 (error code ") and "secret" not in told
     assert told.partition("; ")[2].startswith(hint)
+
+
+@pytest.fixture
+def locked(store, monkeypatch):
+    """A store that SQLite says of that it is locked, as often as the number in the list says."""
+    left, search = [2], mlflow.MlflowClient.search_experiments
+
+    def answer(client, **options):
+        if left[0]:
+            left[0] -= 1
+            raise mlflow.MlflowException("(sqlite3.OperationalError) database is locked [SQL: SELECT 1]")
+        return search(client, **options)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", answer)
+    monkeypatch.setattr(stores, "SETTLE", 0)
+    return left
+
+
+def test_a_database_that_another_has_locked_is_waited_for(locked, caplog):
+    caplog.set_level(logging.INFO)
+    open_store()
+    (line,) = [record.getMessage() for record in caplog.records if "waiting" in record.getMessage()]
+    assert line.startswith("waiting for another program that has locked sqlite:///") and locked == [0]
+
+
+def test_a_database_that_stays_locked_is_told_on_one_line(locked, monkeypatch):
+    monkeypatch.setattr(stores, "PATIENCE", 0)
+    with pytest.raises(UserError, match=r"cannot track in \S+ \(database is locked\); try again once the program"):
+        open_store()

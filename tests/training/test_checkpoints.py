@@ -162,6 +162,18 @@ def test_a_kill_between_state_and_weights_loses_neither(whole, tmp_path, epoch):
     assert all(same(kept[which], files(tmp_path)[which]) for which in kept)
 
 
+def test_what_a_crash_left_half_written_is_ignored(whole, tmp_path):
+    with pytest.raises((Killed, Exception)):
+        train(tmp_path, kill_at_step=4 * STEPS)
+    for name in ("state", "last", "best"):
+        kept = (tmp_path / f"{name}.npz").read_bytes()
+        (tmp_path / f"{name}.partial.npz").write_bytes(kept[: len(kept) // 2])
+    history, _, ended = train(tmp_path)
+    assert told(history) == whole[0] and same(ended, whole[2])
+    assert all(same(whole[3][which], files(tmp_path)[which]) for which in whole[3])
+    assert not list(tmp_path.glob("*.partial.*"))
+
+
 def test_what_an_ended_training_is_taken_up_with_is_its_end(whole, tmp_path):
     train(tmp_path)
     history, _, ended = train(tmp_path)
