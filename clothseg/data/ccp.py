@@ -36,8 +36,8 @@ ARTICLE_PAIRS = 1000
 ARTICLE_HEIGHT = 825
 
 # Of MAT files of version 5: classes of variables that are numbers, the types that these are written in, and the flag of
-# complex ones; where the first variable begins, the bytes that tell a type and a length, the type of what is compressed,
-# and within how many bytes of a variable its numbers have to begin.
+# complex ones; where the first variable begins, how long type and length are, the type of what is compressed, and
+# within how many bytes of a variable its numbers have to begin.
 NUMERIC = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 NUMBERS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
 COMPLEX = 0x800

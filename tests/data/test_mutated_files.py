@@ -20,6 +20,9 @@ from clothseg.data.ccp import read_annotation
 from clothseg.data.paperdoll import draw_pair
 from clothseg.data.source import DataError
 
+# Pillow's, of what it goes on from in TIFF files.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
 OTHERS = (
     b"",
     b"\0",

@@ -107,7 +107,7 @@ SMALL = file(Image.new("L", (3, 2)), format="PNG")
     ("contents", "told"),
     [
         ([SMALL] * 257, "257 photos of .* bytes; up to 256 of 200000000 bytes work in a request"),
-        ([SMALL + bytes(70_000_000)] * 3, "3 photos of 21.* bytes; up to 256 of 200000000 work"),
+        ([SMALL + bytes(70_000_000)] * 3, "3 photos of 21.* bytes; up to 256 of 200000000 bytes work"),
         (
             [file(Image.new("1", (5000, 5000)), format="PNG")] * 11,
             "photos of 275000000 pixels together; up to",
