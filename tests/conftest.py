@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow_pages import chromium
 from small_backbone import SMALL_BACKBONE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -291,19 +291,8 @@ def three_runs(tmp_path_factory, clothseg) -> Runs:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
+    opened = chromium()
+    if opened is None:
         pytest.skip("needs Chromium and its driver; on Debian apt-get install chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    # Without the sandbox, which cannot be had as root; the pages are our own.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # With the driver named, selenium looks for none to download.
-    opened = webdriver.Chrome(options=options, service=Service(driver))
     yield opened
     opened.quit()

@@ -1,124 +1,123 @@
-"""What people see who open `mlflow ui`: runs with their scores, two of them side by side, figures, nested trials."""
+"""What people see who open `mlflow ui`: runs with their scores, curves, two runs compared, figures, nested trials."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 
 import mlflow
 import pytest
+from mlflow_pages import cells, charts, columns, mlflow_ui, search_charts, shows, unfold, until
+from small_backbone import SMALL_BACKBONE
 
-from clothseg.tracking.store import SHOWN_METRICS, where_all
+from clothseg.tracking.store import SHOWN_METRICS, SHOWN_PARAMS, where_all
+
+# Two trials, of which the second is pruned after its first epoch.
+SWEEP = (
+    "sweep=lr_batch", "sweep.n_trials=2", "sweep/pruner=none", "sweep.presets=presets",
+    "sweep.pruner._target_=optuna.pruners.ThresholdPruner", "+sweep.pruner.lower=2.0",
+    "experiment=article", "dataset=paperdoll", "dataset.count=40", "image_size=[32,32]", *SMALL_BACKBONE,
+    "augmentation=none", "decoder=fpn", "schedule=one_phase", "schedule.phases.training.epochs=2",
+    "schedule.phases.training.steps_per_epoch=1", "evaluation.native=false", "precision=float32",
+    "tracking.log_model=false", "tracking.figures=false",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def address(three_runs) -> Iterator[str]:
-    """Of MLflow's UI, with the three runs, the third in two nested trials as well."""
+def study(three_runs, clothseg) -> Iterator[list]:
+    """The run of a sweep in the store of the three runs, and those of its trials in their order."""
+    done = clothseg("train", "-m", *SWEEP, folder=three_runs.folder)
+    assert done.returncode == 0, done.stderr
     client = three_runs.client()
+    trials = client.search_runs(["1"], "tags.mlflow.parentRunId LIKE '%'", order_by=["attributes.start_time"])
+    parent = client.get_run(trials[0].data.tags["mlflow.parentRunId"])
+    yield [parent, *trials]
+    # Others use the store of the three runs, too.
+    for run in (*trials, parent):
+        client.delete_run(run.info.run_id)
+
+
+@pytest.fixture(scope="module")
+def address(browser, three_runs, study) -> Iterator[str]:
+    """Of MLflow's UI, with the three runs and the study."""
     before = mlflow.get_tracking_uri()
-    parent = client.create_run("1", run_name="study", tags={"mlflow.note.content": "two trials"})
-    for number in range(2):
-        tags = {"mlflow.parentRunId": parent.info.run_id}
-        trial = client.create_run("1", run_name=f"trial {number:02d}", tags=tags)
-        client.set_terminated(trial.info.run_id)
-    client.set_terminated(parent.info.run_id)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
-    store = f"sqlite:///{three_runs.folder / 'mlflow.db'}"
-    server = subprocess.Popen(
-        [*command, "--backend-store-uri", store], cwd=three_runs.folder, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    found = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            assert server.poll() is None
-            try:
-                urllib.request.urlopen(found, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with mlflow_ui(three_runs.folder) as found:
         mlflow.set_tracking_uri(found)
+        # Wide enough for all columns; those outside of the window are not drawn.
+        browser.set_window_size(2000, 1000)
         yield found
-    finally:
-        mlflow.set_tracking_uri(before)
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
-        for run in client.search_runs(["1"], "tags.mlflow.parentRunId LIKE '%'"):
-            client.delete_run(run.info.run_id)
-        client.delete_run(parent.info.run_id)
+    mlflow.set_tracking_uri(before)
 
 
-def shows(browser, *texts: str) -> str:
-    """Waits until the page shows all of the texts; gives all that it shows."""
-    from selenium.common.exceptions import StaleElementReferenceException
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    def seen(own) -> str | bool:
-        try:
-            text = own.find_element("tag name", "body").text
-        except StaleElementReferenceException:
-            return False
-        return text if all(each in text for each in texts) else False
-
-    return WebDriverWait(browser, 60).until(seen, f"{texts} on {browser.current_url}")
-
-
-def test_the_list_of_runs_has_their_scores(browser, three_runs, address):
-    browser.set_window_size(1700, 1000)
+def test_the_list_of_runs_has_the_scores_and_options_that_tell_trainings_apart(browser, three_runs, address):
     browser.get(where_all("1"))
-    text = shows(browser, "long", "short", "Metrics", "Parameters", "Sort: Created")
-    headers = [
-        each.get_attribute("col-id") or "" for each in browser.find_elements("css selector", "[role=columnheader]")
-    ]
-    assert [name for name in SHOWN_METRICS[:2] if any(name in header for header in headers)] == list(SHOWN_METRICS[:2])
-    # MLflow shows eight digits of a score.
-    assert f"{three_runs.runs['long'].data.metrics['val_native/accuracy']:.10f}"[:6] in text
+    shows(browser, "long", "short", "Metrics", "Parameters", "Sort: Created")
+    wanted = {*(f"metrics.`{name}`" for name in SHOWN_METRICS), *(f"params.`{name}`" for name in SHOWN_PARAMS)}
+    until(browser, lambda own: wanted <= set(columns(own)), str(wanted))
+    for name in ("long", "short"):
+        data, row = three_runs.runs[name].data, cells(browser, three_runs.id(name))
+        assert [row[f"params.`{each}`"] for each in SHOWN_PARAMS] == [data.params[each] for each in SHOWN_PARAMS]
+        shown = [float(row[f"metrics.`{each}`"]) for each in SHOWN_METRICS]
+        assert shown == pytest.approx([data.metrics[each] for each in SHOWN_METRICS])
 
 
-def test_two_runs_side_by_side_have_charts_and_what_differs(browser, three_runs, address):
+def test_the_curves_of_several_runs_are_drawn_in_one_chart(browser, address):
+    browser.get(f"{where_all('1')}&compareRunsMode=CHART")
+    search_charts(browser, "^val/accuracy$")
+
+    def drawn(own) -> bool:
+        curves = charts(own).get("val/accuracy", {})
+        return (curves.get("long"), curves.get("short")) == (2, 1)
+
+    until(browser, drawn, "curves of both runs")
+
+
+def test_two_runs_side_by_side_have_charts_and_what_differs_is_highlighted(browser, three_runs, address):
     runs = json.dumps([three_runs.id("short"), three_runs.id("long")]).replace(" ", "")
     browser.get(f"{address}/#/compare-runs?runs={runs}&experiments=[%221%22]&workflowType=machine_learning")
     text = shows(browser, "Comparing 2 Runs", "Parallel Coordinates Plot", "Show diff only", "image_size", "[64, 32]")
     assert "short" in text and "long" in text
-    assert browser.find_elements("css selector", ".js-plotly-plot svg.main-svg")
-    changed = {row.text.split()[0] for row in browser.find_elements("css selector", "tr.diff-row") if row.text}
-    assert {"image_size", "optimizer.learning_rate"} <= changed and "batch_size" not in changed
+    kinds = "return [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data.map(each => each.type))"
+    assert until(browser, lambda own: own.execute_script(kinds)) == ["parcoords"]
+    rows = browser.execute_script(
+        """
+        const behind = cell => getComputedStyle(cell).backgroundColor;
+        return [...document.querySelectorAll("tr")].filter(row => row.cells.length == 3).map(
+            row => [row.cells[0].textContent.trim(), row.className, [...row.cells].slice(1).map(behind)])
+        """
+    )
+    marked = {name: "diff-row" in classes for name, classes, _ in rows}
+    behind = {name: set(colours) for name, _, colours in rows}
+    changed, same = ("image_size", "optimizer.learning_rate", "threads"), ("batch_size", "backbone.name", "seed")
+    assert all(marked[name] for name in changed) and not any(marked[name] for name in same)
+    highlighted, plain = (set().union(*(behind[name] for name in names)) for names in (changed, same))
+    assert len(highlighted) == len(plain) == 1 and highlighted != plain
 
 
 def test_figures_are_shown_among_the_artifacts(browser, three_runs, address):
     run = three_runs.id("long")
     browser.get(f"{address}/#/experiments/1/runs/{run}/artifacts/figures/curves.png?workflowType=machine_learning")
     shows(browser, "figures/curves.png", "confusion.png", "predictions_1_training.png")
-    from selenium.webdriver.support.ui import WebDriverWait
-
     drawn = "return [...document.images].some(image => image.naturalWidth > 800)"
-    assert WebDriverWait(browser, 30).until(lambda own: own.execute_script(drawn))
+    assert until(browser, lambda own: own.execute_script(drawn))
 
 
-def test_trials_are_nested_in_their_study(browser, address):
+def test_trials_are_nested_in_their_study_with_their_scores_and_options(browser, study, address):
+    parent, *trials = study
     browser.get(where_all("1"))
-    shows(browser, "study")
+    shows(browser, "lr_batch_article")
     assert "trial 00" not in browser.find_element("tag name", "body").text
-    from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    def opened(own) -> bool:
-        # The list is drawn anew as columns arrive.
-        rows = [each for each in own.find_elements("css selector", "[role=row]") if "study" in each.text.splitlines()]
-        for row in rows:
-            row.find_element("css selector", "button").click()
-        return bool(rows)
-
-    ignored = [StaleElementReferenceException, WebDriverException]
-    WebDriverWait(browser, 60, ignored_exceptions=ignored).until(opened)
+    unfold(browser, parent.info.run_id)
     shows(browser, "trial 00", "trial 01")
+    rows = [cells(browser, run.info.run_id) for run in trials]
+    for run, row in zip(trials, rows, strict=True):
+        assert run.info.run_name in row["attributes.`Run Name`"]
+        assert [row[f"params.`{each}`"] for each in SHOWN_PARAMS] == [run.data.params[each] for each in SHOWN_PARAMS]
+    assert len({row["params.`optimizer.learning_rate`"] for row in rows}) == 2
+    # What was pruned has no best epoch, and another sign before its time.
+    score = "val_best/clothing_miou"
+    assert float(rows[0][f"metrics.`{score}`"]) == pytest.approx(trials[0].data.metrics[score])
+    assert trials[1].info.status == "KILLED" and rows[1][f"metrics.`{score}`"] == "-"
+    sign = "[row-id='{}'] [col-id='runDateAndNestInfo'] svg path"
+    signs = [browser.find_element("css selector", sign.format(run.info.run_id)) for run in trials]
+    assert signs[0].get_attribute("d") != signs[1].get_attribute("d")
