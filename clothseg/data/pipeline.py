@@ -16,6 +16,8 @@ from clothseg.data.augmentation.contract import Augmentation
 from clothseg.data.groups import Labels
 from clothseg.data.sampling import draw
 
+# Nothing here decides by a tensor's value in Python; looking for that (AutoGraph) takes seconds of a start.
+plainly = tf.autograph.experimental.do_not_convert
 AHEAD = 2  # batches that wait for the network; TensorFlow's own choice may grow to half of the memory
 
 
@@ -96,11 +98,13 @@ def training_batches(
     first_pass, first_step = divmod(first_step, steps_per_pass(count, batch_size))
     keys_of = partial(_keys_of_pass, rows, augmentation, weights, seed)
 
+    @plainly
     def examples(number: tf.Tensor) -> tf.data.Dataset:
         keys = tf.ensure_shape(tf.numpy_function(keys_of, [number], tf.int64, stateful=False), (count, 4))
         # Batched within the pass and then repeated, as in the article, so every pass shows every example once.
         return tf.data.Dataset.from_tensor_slices(keys).batch(batch_size)
 
+    @plainly
     def read_and_augment(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         read = partial(_read, photos, labels)
         changed, targets = augmentation(*read(keys[:, 3]), keys, read)
@@ -177,7 +181,7 @@ def evaluation_batches(photos: np.ndarray, labels: Labels, rows: np.ndarray, *, 
         Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width)).
     """
     batches = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(batch_size)
-    batches = batches.map(lambda part: _read(photos, labels, part), num_parallel_calls=tf.data.AUTOTUNE)
+    batches = batches.map(plainly(partial(_read, photos, labels)), num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(AHEAD)
 
 

@@ -148,15 +148,15 @@ def _cut(
     indices: np.ndarray, units: int, random_state: int, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What stays, and `units` examples or groups drawn from `indices`."""
-    # scikit-learn takes a second to import.
-    from sklearn.model_selection import GroupShuffleSplit, train_test_split
-
     if groups is None:
-        kept, drawn = train_test_split(indices, test_size=units, random_state=random_state)
-    else:
-        splitter = GroupShuffleSplit(n_splits=1, test_size=units, random_state=random_state)
-        kept, drawn = (indices[part] for part in next(splitter.split(indices, groups=np.asarray(groups)[indices])))
-    return kept, drawn
+        # As scikit-learn draws them, which takes seconds to import.
+        order = np.random.RandomState(random_state).permutation(len(indices))
+        return indices[order[units:]], indices[order[:units]]
+    from sklearn.model_selection import GroupShuffleSplit
+
+    splitter = GroupShuffleSplit(n_splits=1, test_size=units, random_state=random_state)
+    kept, drawn = next(splitter.split(indices, groups=np.asarray(groups)[indices]))
+    return indices[kept], indices[drawn]
 
 
 def parts_of(path: Path) -> dict[str, list[str]]:

@@ -36,6 +36,8 @@ class Augmentation(Protocol):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One augmented batch.
 
+        Called to make a graph, without AutoGraph: what depends on the values of tensors takes `tf.where` or `tf.cond`.
+
         Args:
             photos: float32 (batch, height, width, 3) in 0..255.
             labels: uint8 (batch, height, width).
