@@ -38,6 +38,8 @@ COMMANDS = ("train", "prepare", "evaluate", "compare", "report", "predict", "reg
 # Files that commands share, merged into those that name them.
 SHARED = {"evaluate": ["scoring"], "compare": ["comparing", "scoring"], "register": ["comparing", "scoring"],
           "report": ["scoring"]}  # fmt: skip
+# Files of no command of their own, by what they are about.
+BESIDES = {"study": "Sweeps", "pipeline": "The pipeline"}
 # Groups whose files are lists of names, or values of other options, and are shown as they are.
 AS_THEY_ARE = ("label_groups", "sweep", "hydra/sweeper/sampler", "hydra/launcher")
 # What a target is called with is no choice of the user's, and hydra's own options are documented by Hydra.
@@ -111,20 +113,15 @@ def _written(value: yaml.Node, lines: list[str]) -> str:
 def _comment(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
     beside = lines[value.end_mark.line][value.end_mark.column :] if value.start_mark.line == key.start_mark.line else ""
     if "#" in beside:
-        return _sentence(beside.partition("#")[2])
+        # Few words, of which the table makes a sentence.
+        text = beside.partition("#")[2].strip()
+        return text[:1].upper() + text[1:]
     above, line = [], key.start_mark.line - 1
     while line >= 0 and lines[line].strip().startswith("#"):
         above.insert(0, lines[line].strip().lstrip("#").strip())
         line -= 1
-    # What a file begins with is about the file.
-    return "" if line < 0 else _sentence(" ".join(above))
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    # Not where it begins with a value.
-    first = text.partition(" ")[0]
-    return text if first.endswith((":", ",")) or "_" in first else text[:1].upper() + text[1:]
+    # What a file begins with is about the file. These are sentences, or begin with a value, which stays as it is typed.
+    return "" if line < 0 else " ".join(above)
 
 
 def choices(group: str) -> list[Path]:
@@ -161,6 +158,12 @@ def of_command(command: str) -> list[Option]:
         if known is not None and not known.meaning:
             found[option.name] = replace(known, meaning=option.meaning)
     return list(found.values())
+
+
+def besides(name: str) -> list[Option]:
+    """The options of a file of no command of its own; what it tells other commands means what it means there."""
+    told = {f"{name}.{command}.{one.name}": one.meaning for command in COMMANDS for one in of_command(command)}
+    return [replace(one, meaning=told.get(one.name, one.meaning)) for one in options(CONF / f"{name}.yaml")]
 
 
 def table(rows: list[Option]) -> list[str]:
@@ -208,6 +211,8 @@ def commands_page() -> str:
     for command in COMMANDS:
         path = CONF / f"{command}.yaml"
         lines += [f"## `python -m clothseg.{command}`", "", " ".join(about(path)), "", *table(of_command(command)), ""]
+    for name, title in BESIDES.items():
+        lines += [f"## {title}", "", " ".join(about(CONF / f"{name}.yaml")), "", *table(besides(name)), ""]
     return "\n".join(lines)
 
 

@@ -1,7 +1,11 @@
-"""Every command of the documentation is run, on drawn photos and with a small network, one page after the other."""
+"""Every command of the documentation is run, on drawn photos and with a small network, one page after the other.
+
+By default the first of some commands; what they share is trained for them in a minute.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import zlib
@@ -39,10 +43,12 @@ class Reader:
 
     Attributes:
         folder: with the store.
+        learned: the last run whose network can be taken away.
     """
 
     def __init__(self, folder: Path, clothseg: Any) -> None:
         self.folder = folder
+        self.learned: str | None = None
         self._clothseg = clothseg
 
     def type(self, command: str, *arguments: str, until: Path | None = None) -> tuple[int, str]:
@@ -70,8 +76,8 @@ def reader(tmp_path_factory, clothseg) -> Reader:
     for name in "ab":
         Image.fromarray(random.integers(256, size=(60, 50, 3), dtype=np.uint8)).save(folder / "photos" / f"{name}.jpg")
     made = Reader(folder, clothseg)
-    # Those that pages compare, which are of the reader's own.
-    for seed in range(4):
+    # Those that pages compare, which are of the reader's own. The first commands compare two.
+    for seed in range(4 if os.environ.get("CLOTHSEG_LONG") else 2):
         status, told = made.type("train", *small(["experiment=quickstart", f"seed={seed}"], made))
         assert status == 0, told
     return made
@@ -102,8 +108,8 @@ def small(given: list[str], reader: Reader) -> list[str]:
     return [*given, *tiny]
 
 
-def learn(reader: Reader) -> str:
-    """The run of a training that learns more than noise, whose network can be taken away."""
+def learn(reader: Reader) -> None:
+    """A training that learns more than noise, whose network can be taken away."""
     options = [
         "experiment=quickstart",
         *TINY,
@@ -111,7 +117,7 @@ def learn(reader: Reader) -> str:
     ]
     status, told = reader.type("train", *options, "optimizer.learning_rate=0.01", "tracking.figures=false")
     assert status == 0, told
-    return reader.runs("training")[-1]
+    reader.learned = reader.runs("training")[-1]
 
 
 def interrupt(reader: Reader) -> str:
@@ -153,7 +159,7 @@ def typed(command: str, arguments: str, reader: Reader) -> list[str]:
     if any(argument.startswith("resume=") for argument in given):
         interrupted = interrupt(reader)
         return [argument.replace("0" * 32, interrupted) for argument in given]
-    if "run=" in arguments and command in ("register", "export"):
+    if command == "register" or (command == "export" and reader.learned != reader.runs("training")[-1]):
         learn(reader)
     if "0" * 32 in arguments:
         # A study for `results`; else a training.
@@ -171,12 +177,22 @@ RUN = [
 ]
 
 
+FIRST = {command: (page, command, arguments) for page, command, arguments in reversed(RUN)}
+# Trainings are run as the reader's own. What the others need takes long, and is there for tests/test_register.py,
+# test_export.py and sweeps/test_sweeper.py, which type the same.
+SHORT = [one for command, one in FIRST.items() if command not in ("train", "register", "export", "results")]
+
+
 def test_all_but_a_few_are_run():
     assert len(RUN) > 0.85 * len(commands())
+    # Those of `prepare` are of own data: tests/test_own_data.py.
+    assert {*FIRST, "prepare"} == {command for _, command, _ in commands()}
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("page", "command", "arguments"), RUN)
+@pytest.mark.parametrize(
+    ("page", "command", "arguments"),
+    [one if one in SHORT else pytest.param(*one, marks=pytest.mark.long) for one in RUN],
+)
 def test_a_command_does_what_its_page_says(page, command, arguments, reader):
     plugin.register()
     status, told = reader.type(command, *typed(command, arguments, reader))

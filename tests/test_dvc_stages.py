@@ -10,12 +10,14 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import hydra
 import pytest
+import yaml
 from conftest import REPOSITORY
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from small_backbone import SMALL_BACKBONE
 
 from clothseg import entry
@@ -69,6 +71,14 @@ class Checkout:
 
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
         return {run.info.run_id: run for run in client.search_runs(["1"])}
+
+
+def edit(checkout: Checkout, option: str, value: object) -> None:
+    """Another value in params.yaml, without a command of ours."""
+    path = checkout.folder / "params.yaml"
+    params = OmegaConf.create(path.read_text())
+    OmegaConf.update(params, option, value)
+    path.write_text(OmegaConf.to_yaml(params))
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +144,8 @@ def test_what_one_machine_alone_has_is_not_for_git(checkout):
 def test_a_value_concerns_the_stages_that_use_it(checkout, option, value, stages):
     path = checkout.folder / "params.yaml"
     before = path.read_text()
-    params = OmegaConf.create(before)
-    assert OmegaConf.select(params, option) not in (None, value) or option == "prepare.workers"
-    OmegaConf.update(params, option, value)
-    path.write_text(OmegaConf.to_yaml(params))
+    assert OmegaConf.select(OmegaConf.create(before), option) not in (None, value) or option == "prepare.workers"
+    edit(checkout, option, value)
     try:
         assert checkout.changed() == stages
     finally:
@@ -166,12 +174,63 @@ def test_another_augmentation_trains_on_the_same_prepared_photos(checkout):
     assert checkout.changed() == {"evaluate", "report"}
 
 
+def test_an_edited_value_repeats_the_stages_that_use_it(checkout):
+    before = checkout.run_id()
+    edit(checkout, "augmentation.copies", ["flip_vertical"])
+    told = checkout.dvc("repro")
+    assert "Stage 'prepare' didn't change, skipping" in told
+    assert re.findall("^Running stage '(.*)'", told, re.MULTILINE) == ["train", "evaluate", "report"]
+    run = checkout.trainings()[checkout.run_id()]
+    assert run.info.run_id != before and run.data.params["augmentation.copies"] == "['flip_vertical']"
+    assert checkout.changed() == set()
+
+
+def test_experiments_are_shown_side_by_side_and_can_be_taken_up(checkout):
+    shown = checkout.dvc("exp", "show", "--only-changed", "--csv")
+    columns = shown.splitlines()[0].split(",")
+    assert "val_native/miou" in columns and "augmentation.copies" in columns and "seed" not in columns
+    assert ",small," in shown
+    checkout.dvc("plots", "diff", "small", "--out", "compared")
+    page = Path(checkout.folder, "compared", "index.html").read_text()
+    assert all(f'"rev": "{name}"' in page for name in ("small", "workspace"))
+    now = checkout.run_id()
+    checkout.dvc("exp", "apply", "small")
+    assert checkout.run_id() != now and "up to date" in checkout.dvc("repro")
+    # Of the last commit, in which nothing had run, and now.
+    (scores,) = json.loads(checkout.dvc("metrics", "diff", "--json")).values()
+    assert scores["val_native/miou"]["new"] == checkout.trainings()[checkout.run_id()].data.metrics["val_native/miou"]
+
+
+def test_a_stage_whose_training_ended_elsewhere_is_done_once_committed(checkout):
+    edit(checkout, "schedule.phases.training.validation_steps", 1)
+    assert checkout.changed() == {"train"}
+    checkout.dvc("commit", "--force", "train")
+    assert checkout.changed() == set() and "Running stage" not in checkout.dvc("repro")
+
+
 def test_committed_values_are_those_of_the_configuration(monkeypatch):
     monkeypatch.setenv("CLOTHSEG_CACHE", "/a/folder/of/this/machine")
     with hydra.initialize_config_dir(str(entry.config_folder())):
         cfg = hydra.compose("pipeline")
     OmegaConf.resolve(cfg)
     assert (REPOSITORY / "params.yaml").read_text() == OmegaConf.to_yaml(cfg), "`dvc exp run` writes it anew"
+
+
+def test_the_committed_lock_is_of_the_committed_stages_and_values():
+    params = OmegaConf.load(REPOSITORY / "params.yaml")
+    locked = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "dvc.lock"))["stages"]
+    assert set(locked) == set(STAGES)
+    for name, stage in STAGES.items():
+        assert locked[name]["cmd"].split() == re.sub(r"\$\{([\w.]+)\}", partial(written, params), stage["cmd"]).split()
+        values = {one: OmegaConf.select(params, one) for one in stage["params"] if isinstance(one, str)}
+        assert OmegaConf.create(locked[name]["params"]["params.yaml"]) == OmegaConf.create(values)
+        assert {one["path"] for one in locked[name]["deps"]} >= set(stage["deps"])
+        assert len(set(stage["deps"])) == len(stage["deps"])
+
+
+def written(params: DictConfig, name: re.Match[str]) -> str:
+    """A value of params.yaml as DVC puts it into a command."""
+    return yaml.safe_dump(OmegaConf.select(params, name[1])).split()[0]
 
 
 def test_every_option_of_training_is_a_parameter_of_its_stage():

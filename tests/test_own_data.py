@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ TINY = (
     "experiment=article", "image_size=[64,32]", "batch_size=4", *SMALL_BACKBONE, "augmentation=light", "decoder=fpn",
     "optimizer=adam", "schedule=one_phase", "schedule.phases.training.epochs=1", "tracking.log_model=false",
 )  # fmt: skip
+
+
+def page(name: str) -> str:
+    return (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,8 @@ def wardrobe(tmp_path_factory) -> Path:
         photo = np.clip(colours[labels] + noise, 0, 255).astype(np.uint8)
         Image.fromarray(photo).save(folder / "data" / "wardrobe" / "photos" / f"street {number}.jpg")
         Image.fromarray(labels).save(folder / "data" / "wardrobe" / "labels" / f"street {number}.png")
-    page = (REPOSITORY / "docs" / "own_data.md").read_text(encoding="utf-8")
-    block = page[page.index("    defaults:\n") : page.index("    python -m clothseg.train dataset=wardrobe")]
+    text = page("own_data.md")
+    block = text[text.index("    defaults:\n") : text.index("    python -m clothseg.train dataset=wardrobe")]
     text = "\n".join(line[4:] for line in block.splitlines()).replace("~/", f"{folder}/")
     (folder / "mine" / "dataset").mkdir(parents=True)
     (folder / "mine" / "dataset" / "wardrobe.yaml").write_text(text, encoding="utf-8")
@@ -75,6 +80,30 @@ def test_what_comes_after_training_knows_its_classes(trained, clothseg):
         assert image.size == (48, 96) and image.getextrema()[1] < len(CLASSES)
     done = clothseg("evaluate", "run=last", "output=scored", "flip=true", folder=folder)
     assert done.returncode == 0 and "val_native_flip, 4 photos" in done.stdout, done.stderr
+
+
+def test_a_folder_with_a_list_of_classes_trains_as_it_is(wardrobe, clothseg, tmp_path):
+    shutil.copytree(wardrobe / "data" / "wardrobe", tmp_path / "wardrobe")
+    (tmp_path / "wardrobe" / "classes.txt").write_text("\n".join(CLASSES))
+    typed = ["dataset=folders", "dataset.root=wardrobe"]
+    assert f"python -m clothseg.train {' '.join(typed)}\n" in page("own_data.md")
+    done = clothseg("train", *typed, *TINY, "tracking.figures=false", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "folders: 16 photos to train on, 4 to validate" in done.stdout
+    assert [row["name"] for row in table(tmp_path, "val_native_classes")] == CLASSES
+
+
+def test_own_groups_of_classes_are_trained_on_as_the_page_has_them(clothseg, tmp_path):
+    text = page("recipes.md")
+    block = text[text.index("    # label_groups/coats.yaml\n") :].partition("\n\n")[0]
+    (tmp_path / "label_groups").mkdir()
+    (tmp_path / "label_groups" / "coats.yaml").write_text("\n".join(line[4:] for line in block.splitlines()))
+    typed = ["--config-dir", ".", "label_groups=coats"]
+    assert f"python -m clothseg.train {' '.join(typed)}\n" in text
+    drawn = ("dataset=paperdoll", "dataset.count=20", "tracking.figures=false")
+    done = clothseg("train", *typed, *drawn, *TINY, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in table(tmp_path, "val_native_classes")] == ["background", "coat", "other"]
 
 
 def test_it_is_looked_at_and_what_is_wrong_is_named_first(wardrobe, clothseg):

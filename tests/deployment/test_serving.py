@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import time
 import numpy as np
 import pytest
 import requests
+from conftest import REPOSITORY
 from PIL import Image
 
 
@@ -59,6 +63,18 @@ def test_a_photo_in_base64_gets_a_label_map_and_areas(server):
     with Image.open(io.BytesIO(base64.b64decode(answer["label_map"]))) as labels:
         assert labels.size == (30, 40) and labels.mode == "P"
     assert sum(found["share"] for found in answer["classes"]) == pytest.approx(1)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_lines_of_the_page_are_answered(server, tmp_path):
+    page = (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (asked,), (sent,) = (re.findall(f"^    ({program} .*)$", page, re.MULTILINE) for program in ("python -c", "curl"))
+    asked = asked.replace("python", sys.executable, 1)
+    sent = re.sub(r"http://127\.0\.0\.1:\d+/invocations", server, sent)
+    Image.new("RGB", (30, 40), "white").save(tmp_path / "photo.jpg")
+    done = subprocess.run(f"{asked} && {sent}", shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (answer,) = json.loads(done.stdout)["predictions"]
+    assert (answer["height"], answer["width"]) == (40, 30)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import time
 
+import hydra
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from clothseg import entry
+from clothseg.sweeps import plugin
 from clothseg.sweeps import study as studies
 from clothseg.sweeps.study import StudyError
 
@@ -54,6 +57,14 @@ def test_the_baseline_comes_first_whatever_the_sampler(address):
     first, second = asked(study), asked(study)
     assert first.params == BASELINE and second.params != BASELINE
     assert "baseline" in studies.trials(study)[0].user_attrs and "baseline" not in studies.trials(study)[1].user_attrs
+
+
+def test_a_study_is_where_the_variable_says(monkeypatch):
+    plugin.register()
+    monkeypatch.setenv("CLOTHSEG_STUDIES", "postgresql://team@db.example.org/studies")
+    with hydra.initialize_config_dir(str(entry.config_folder())):
+        cfg = hydra.compose("train", ["sweep=lr_batch"])
+    assert cfg.sweep.storage == "postgresql://team@db.example.org/studies"
 
 
 def test_opened_again_it_goes_on(address):
