@@ -50,7 +50,7 @@ COVERED_BY = {
     "python -c": "deployment/test_serving.py::test_the_lines_of_the_page_are_answered",
     "curl": "deployment/test_serving.py::test_the_lines_of_the_page_are_answered",
     "model = mlflow.pyfunc": "test_train.py::test_the_logged_model_maps_raw_photos_of_any_size_to_label_maps",
-    "mlflow ui": "tracking/test_ui.py::test_the_list_of_runs_has_their_scores",
+    "mlflow ui": "tracking/test_ui.py::test_the_list_of_runs_has_the_scores_and_options_that_tell_trainings_apart",
     "mlflow server": "test_server.py::test_no_password_is_in_what_trainings_leave",
     "[mlflow]": "test_server.py::test_no_password_is_in_what_trainings_leave",
     "export MLFLOW_": "test_server.py::test_no_password_is_in_what_trainings_leave",
@@ -70,6 +70,7 @@ COVERED_BY = {
 NOT_RUN = {
     "pip install": "`.ci/run` installs the package in a clean environment; that extras exist is tested below",
     "pytest": "this is it",
+    "CLOTHSEG_LONG=1 pytest": "so is this",
     "createdb": "comes with PostgreSQL, whose databases the tests make by what it runs, CREATE DATABASE",
     "sbatch": "needs a SLURM cluster; the command within is taken by itself",
     "labelled            predicted": "a drawing, of which tests/evaluation have the numbers",
