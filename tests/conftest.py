@@ -24,6 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CLOTHSEG_SHARED", REPOSITORY.parent / "shared"))
 
 
+# Of jobs that nobody here has MLflow's servers start half a dozen processes, each of which loads all of MLflow.
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+
 # Files whose tests share a training, by its fixture.
 SHARED_TRAININGS = {
     "test_compare.py": "three_runs", "test_register.py": "three_runs", "test_report.py": "three_runs",
