@@ -22,6 +22,19 @@ from clothseg.errors import UserError
 from clothseg.tracking.store import open_store
 
 PASSWORD = "correct-horse-7"
+TOKEN = "battery-staple-11"
+# Users by name and password, and as a proxy lets them through, by a token.
+AUTHENTICATION = f"""
+from flask import request
+from mlflow.server.auth import authenticate_request_basic_auth
+from werkzeug.datastructures import Authorization
+
+
+def authenticate():
+    if request.headers.get("Authorization") == "Bearer {TOKEN}":
+        return Authorization("basic", {{"username": "keeper", "password": "{PASSWORD}"}})
+    return authenticate_request_basic_auth()
+"""
 TRAINING = (
     "experiment=article", "dataset=paperdoll", "dataset.count=12", "image_size=[32,32]", "batch_size=4",
     *SMALL_BACKBONE, "augmentation.copies=[brightness]", "precision=float32", "schedule=one_phase",
@@ -42,8 +55,9 @@ class Server:
         (folder / "users.ini").write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder / 'users.db'}\n"
             f"admin_username = keeper\nadmin_password = {PASSWORD}\n"
-            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            "authorization_function = by_token:authenticate\n"
         )
+        (folder / "by_token.py").write_text(AUTHENTICATION)
 
     def start(self) -> None:
         command = [
@@ -51,7 +65,10 @@ class Server:
             "--workers", "1", "--backend-store-uri", self.store, "--artifacts-destination",
             str(self.folder / "artifacts"), "--allowed-hosts", f"tracking:{self.port},127.0.0.1:{self.port}",
         ]  # fmt: skip
-        own = {"MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "users.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
+        own = {
+            "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "users.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
+            "PYTHONPATH": str(self.folder),
+        }  # fmt: skip
         with (self.folder / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=os.environ | own, stdout=output, stderr=output, start_new_session=True
@@ -181,7 +198,6 @@ def test_a_training_goes_on_while_the_server_is_away_and_nothing_is_missing_afte
     assert not list(folder.rglob("outbox"))
 
 
-@pytest.mark.long
 def test_what_a_server_did_not_take_in_time_one_command_delivers(trainings, client, clothseg, server):
     folder, printed = trainings["short"]
     assert "is still away" in printed and "python -m clothseg.deliver" in printed
@@ -202,14 +218,31 @@ def test_no_password_is_in_what_trainings_leave(trainings, client, server):
         from sqlalchemy import make_url
 
         secrets.append(make_url(server.store).password.encode())
-    places = [server.folder / "artifacts", *(folder for folder, _ in trainings.values())]
+    assert_nowhere(secrets, [server.folder / "artifacts", *(folder for folder, _ in trainings.values())])
+    for name, (_, printed) in trainings.items():
+        run = run_named(client, name)
+        assert PASSWORD not in printed + str(run.to_dictionary())
+
+
+def assert_nowhere(secrets: list[bytes], places: list[Path]) -> None:
+    """No file in folders has any of them."""
     kept = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert len(kept) > 40
     for path in kept:
         assert not any(secret in path.read_bytes() for secret in secrets), path
-    for name, (_, printed) in trainings.items():
-        run = run_named(client, name)
-        assert PASSWORD not in printed + str(run.to_dictionary())
+
+
+def test_a_token_lets_a_training_in_and_is_in_nothing_that_it_leaves(server, client, clothseg, tmp_path):
+    given = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_TRACKING_TOKEN": TOKEN}
+    options = (*TRAINING, "schedule.phases.training.epochs=1", "tracking.run_name=token")
+    done = clothseg("train", *options, folder=tmp_path, **given)
+    assert done.returncode == 0, done.stderr
+    assert_whole(client, "token", epochs=1)
+    assert_nowhere([TOKEN.encode()], [server.folder / "artifacts", tmp_path])
+    assert TOKEN not in done.stdout + done.stderr + str(run_named(client, "token").to_dictionary())
+    refused = clothseg("train", *options, folder=tmp_path, **(given | {"MLFLOW_TRACKING_TOKEN": "of-somebody-else"}))
+    (line,) = refused.stderr.splitlines()
+    assert refused.returncode == 2 and line.startswith("clothseg: cannot track in") and "of-somebody-else" not in line
 
 
 @pytest.mark.parametrize(("host", "status"), [("tracking", 200), ("elsewhere", 403)])
