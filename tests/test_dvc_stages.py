@@ -189,7 +189,7 @@ def test_experiments_are_shown_side_by_side_and_can_be_taken_up(checkout):
     shown = checkout.dvc("exp", "show", "--only-changed", "--csv")
     columns = shown.splitlines()[0].split(",")
     assert "val_native/miou" in columns and "augmentation.copies" in columns and "seed" not in columns
-    assert ",small," in shown
+    assert "\nsmall," in shown
     checkout.dvc("plots", "diff", "small", "--out", "compared")
     page = Path(checkout.folder, "compared", "index.html").read_text()
     assert all(f'"rev": "{name}"' in page for name in ("small", "workspace"))
