@@ -9,6 +9,7 @@ import time
 import hydra
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -192,3 +193,18 @@ def test_a_database_that_cannot_be_opened_is_told_on_one_line_without_its_passwo
     with pytest.raises(StudyError, match="sweep.storage=") as refused:
         studies.open_storage(wrong, grace_period=60)
     assert named in str(refused.value) and "hush" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_took_too_long_to_fail_is_tried_once_more():
+    outcomes = [sqlalchemy.exc.OperationalError("", None, Exception("locked")), "done"]
+
+    def action():
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert studies.patiently(action, seconds=0) == "done"
+    outcomes += [sqlalchemy.exc.OperationalError("", None, Exception("away"))] * 2
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        studies.patiently(action, seconds=0)
