@@ -83,7 +83,7 @@ def open_storage(address: str, *, grace_period: int) -> RDBStorage:
 
 
 def patiently(action: Callable[[], Result], *, seconds: float) -> Result:
-    """Does it again while the database is locked or away, at least once, and raises what it raised when the time is over."""
+    """Does it again, at least once, while the database is locked or away; raises what it raised when time is up."""
     until, pause, again = time.monotonic() + seconds, 0.1, False
     while True:
         try:
