@@ -17,7 +17,9 @@ from small_backbone import SMALL_BACKBONE
 
 TINY = (
     "experiment=article", "dataset=paperdoll", "dataset.count=40", "image_size=[32,32]",
-    *SMALL_BACKBONE, "augmentation=none", "decoder=fpn", "schedule=one_phase", "evaluation.native=false",
+    # 128 examples, as many as the largest batch.
+    *SMALL_BACKBONE, "augmentation=none", "augmentation.copies=[brightness,flip_horizontal,flip_vertical]",
+    "decoder=fpn", "schedule=one_phase", "evaluation.native=false",
     "schedule.phases.training.epochs=2", "schedule.phases.training.steps_per_epoch=1",
     "tracking.log_model=false", "tracking.figures=false", "precision=float32", "sweep.presets=presets",
 )  # fmt: skip

@@ -17,7 +17,8 @@ SWEEP = (
     "sweep=lr_batch", "sweep.n_trials=2", "sweep/pruner=none", "sweep.presets=presets",
     "sweep.pruner._target_=optuna.pruners.ThresholdPruner", "+sweep.pruner.lower=2.0",
     "experiment=article", "dataset=paperdoll", "dataset.count=40", "image_size=[32,32]", *SMALL_BACKBONE,
-    "augmentation=none", "decoder=fpn", "schedule=one_phase", "schedule.phases.training.epochs=2",
+    "augmentation=none", "augmentation.copies=[brightness,flip_horizontal,flip_vertical]", "decoder=fpn",
+    "schedule=one_phase", "schedule.phases.training.epochs=2",
     "schedule.phases.training.steps_per_epoch=1", "evaluation.native=false", "precision=float32",
     "tracking.log_model=false", "tracking.figures=false",
 )  # fmt: skip
