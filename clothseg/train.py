@@ -347,7 +347,7 @@ def _fit_held(
     tags = own.tags | {
         "dataset": data.final.name,
         "precision": policy,
-        "machine": machine.description(),
+        "machine": machine.description(threads=settings.threads),
         "checkpoints": folder.resolve(),
     }
     with TrackedRun(

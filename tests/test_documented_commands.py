@@ -177,22 +177,14 @@ RUN = [
 ]
 
 
-FIRST = {command: (page, command, arguments) for page, command, arguments in reversed(RUN)}
-# Trainings are run as the reader's own. What the others need takes long, and is there for tests/test_register.py,
-# test_export.py and sweeps/test_sweeper.py, which type the same.
-SHORT = [one for command, one in FIRST.items() if command not in ("train", "register", "export", "results")]
-
-
 def test_all_but_a_few_are_run():
     assert len(RUN) > 0.85 * len(commands())
     # Those of `prepare` are of own data: tests/test_own_data.py.
-    assert {*FIRST, "prepare"} == {command for _, command, _ in commands()}
+    assert {command for _, command, _ in RUN} | {"prepare"} == {command for _, command, _ in commands()}
 
 
-@pytest.mark.parametrize(
-    ("page", "command", "arguments"),
-    [one if one in SHORT else pytest.param(*one, marks=pytest.mark.long) for one in RUN],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("page", "command", "arguments"), RUN)
 def test_a_command_does_what_its_page_says(page, command, arguments, reader):
     plugin.register()
     status, told = reader.type(command, *typed(command, arguments, reader))

@@ -166,6 +166,7 @@ def test_changed_code_concerns_the_stages_that_run_it(checkout, source, stages):
         path.write_text(before)
 
 
+@pytest.mark.long
 def test_another_augmentation_trains_on_the_same_prepared_photos(checkout):
     before = checkout.run_id()
     told = checkout.dvc("exp", "run", *OPTIONS, "--set-param", "augmentation.copies=[]", "train")

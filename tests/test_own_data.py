@@ -93,6 +93,7 @@ def test_a_folder_with_a_list_of_classes_trains_as_it_is(wardrobe, clothseg, tmp
     assert [row["name"] for row in table(tmp_path, "val_native_classes")] == CLASSES
 
 
+@pytest.mark.long
 def test_own_groups_of_classes_are_trained_on_as_the_page_has_them(clothseg, tmp_path):
     text = page("recipes.md")
     block = text[text.index("    # label_groups/coats.yaml\n") :].partition("\n\n")[0]

@@ -283,6 +283,7 @@ def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(clothseg, tmp_pa
     assert run.data.metrics["val_best/epoch"] >= 1
 
 
+@pytest.mark.long
 def test_a_training_that_diverges_fails_with_the_reason(clothseg, tmp_path):
     done = clothseg(
         "train",

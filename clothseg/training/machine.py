@@ -1,4 +1,4 @@
-"""What a training computes on: another kind of processor rounds otherwise, and so has other numbers in the end."""
+"""What a training computes on: another processor, or another number of threads, rounds otherwise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from pathlib import Path
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
-def description() -> str:
-    """GPUs that the backend of Keras computes on, or else the processor, its cores and instructions, in words."""
+def description(*, threads: int | None) -> str:
+    """GPUs that the backend of Keras computes on, or else the processor with its instructions and threads, in words.
+
+    Args:
+        threads: of the processor that are computed with; None for one on every core.
+    """
     import keras
 
     gpus = [device for device in keras.distribution.list_devices() if not device.lower().startswith("cpu")]
-    return ", ".join(_names(gpus)) if gpus else f"{processor()}, {os.cpu_count()} cores"
+    return ", ".join(_names(gpus)) if gpus else f"{processor()}, {threads or os.cpu_count()} threads"
 
 
 def processor() -> str:

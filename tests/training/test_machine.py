@@ -15,7 +15,8 @@ def test_a_processor_is_told_with_the_instructions_that_kernels_are_chosen_by(mo
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: CPUINFO)
     monkeypatch.setattr(machine.os, "cpu_count", lambda: 3)
     assert machine.processor() == "Some CPU @ 2 GHz avx2 avx512f"
-    assert machine.description() == "Some CPU @ 2 GHz avx2 avx512f, 3 cores"
+    assert machine.description(threads=None) == "Some CPU @ 2 GHz avx2 avx512f, 3 threads"
+    assert machine.description(threads=2) == "Some CPU @ 2 GHz avx2 avx512f, 2 threads"
 
 
 def test_where_the_system_does_not_tell_there_is_a_name_all_the_same(monkeypatch):
@@ -30,4 +31,4 @@ def test_gpus_go_before_the_processor(monkeypatch):
     keras = pytest.importorskip("keras")
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
     # Whatever it is called, it is no processor.
-    assert "cores" not in machine.description()
+    assert "threads" not in machine.description(threads=1)
