@@ -62,7 +62,7 @@ def patch(*, first_step: bool, untracked: bool, one_batch: bool, watch: bool) ->
         def on_epoch_end(self, epoch, logs=None):
             took = time.perf_counter() - self.took
             end(self, epoch, logs)
-            more = {} if logging is None else {"logging": logging.seconds(), **readings()}
+            more = {} if logging is None else {**logging.seconds(), **readings()}
             tell("epoch", phase=self.phase.name, took=took, accuracy=float(logs["val_accuracy"]), **more)
 
         _Recorder.on_epoch_begin, _Recorder.on_train_batch_end = on_epoch_begin, on_train_batch_end

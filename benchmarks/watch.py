@@ -56,13 +56,13 @@ class Logging:
 
         TrackedRun._put = timed  # type: ignore[method-assign]
 
-    def seconds(self) -> float:
-        """Of both together, so far."""
+    def seconds(self) -> dict[str, float]:
+        """So far."""
         ids = {thread.native_id for thread in threading.enumerate() if thread.name == "outbox"}
         delivering = [one for one in psutil.Process().threads() if one.id in ids]
         # When it has ended its last reading stays.
         self._delivered = max(self._delivered, sum(one.user_time + one.system_time for one in delivering))
-        return self._stood + self._delivered
+        return {"stood still": self._stood, "delivering": self._delivered}
 
 
 def readings() -> dict[str, float]:

@@ -59,7 +59,8 @@ class Report:
         self.class_names = prepared.class_names
         self.shown = parts.validation[:figure_photos]
         self.rollbacks: list[str] = []
-        self.curves_drawn, self.predictions_drawn, self.logged = -float("inf"), 0, 0
+        self.curves_drawn, self.curves_took = -float("inf"), 0.0
+        self.predictions_drawn, self.logged = 0, 0
 
     def data(self, *, options: Mapping[str, Any]) -> None:
         """Logs what is trained and scored on: MLflow inputs, the split, what was left out, a sample sheet.
@@ -145,7 +146,8 @@ class Report:
         if epoch.number <= self.logged:
             return
         self._scores(epoch)
-        if time.monotonic() - self.curves_drawn > SECONDS_BETWEEN_CURVES:
+        # The more rarely, the longer it takes: a figure of many short epochs must not hold them up.
+        if time.monotonic() - self.curves_drawn > max(SECONDS_BETWEEN_CURVES, 200 * self.curves_took):
             self.curves(history)
 
     def _scores(self, epoch: Epoch) -> None:
@@ -163,6 +165,7 @@ class Report:
 
     def curves(self, history: History) -> None:
         """Loss, accuracy and mean IoU so far."""
+        begun = time.monotonic()
         figure = figures.curves(
             history.series(),
             phases=[(name.replace("_", " "), first) for name, first in history.phases()],
@@ -170,6 +173,7 @@ class Report:
         )
         self.run.figure(figure, "figures/curves.png")
         self.curves_drawn = time.monotonic()
+        self.curves_took = self.curves_drawn - begun
 
     def predictions(self, epoch: Epoch, *, place: str, starts: list[tuple[str, int]]) -> None:
         """Photos, truth and prediction in the fixed palette, and as the article draws them.
