@@ -42,6 +42,15 @@ def compressed(file, folder):
     file.create_dataset("layers/kernel", data=np.zeros(20_000_000, np.float32), compression="gzip")
 
 
+def test_attributes_without_a_value_are_no_hindrance(tmp_path):
+    # As Keras writes for layers without weights, in its older format.
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file.create_group("layer").attrs["weight_names"] = np.zeros((0,), "S1")
+        file["layer"].attrs["none"] = h5py.Empty("f4")
+        file["again"] = file["layer"]
+    check_hdf5(tmp_path / "some.h5")
+
+
 @pytest.mark.parametrize(
     ("craft", "told"),
     [
