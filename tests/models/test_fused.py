@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from clothseg.models.fused import fuse, patches
 
-TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.02}  # of the largest value; of bfloat16 the last of 8 bits is 0.4 %
+# Of the largest value. Of bfloat16 the last of 8 bits is 0.4 %, and processors without it round within sums.
+TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.03}
 
 
 def made(layers, policy: str) -> keras.Model:
