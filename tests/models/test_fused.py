@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from clothseg.models.fused import fuse, patches
 
-# Of the largest value. Of bfloat16 the last of 8 bits is 0.4 %, and processors without it round within sums.
-TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.03}
+TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.02}  # of the largest value; of bfloat16 the last of 8 bits is 0.4 %
 
 
 def made(layers, policy: str) -> keras.Model:
@@ -80,9 +79,13 @@ def test_doubling_convolutions(bias):
 
     plain, fused = made(layers, "mixed_bfloat16"), made(layers, "mixed_bfloat16")
     fuse(fused, deterministic=False)
+    truth, _ = trained(made(layers, "float32"), photos(), training=True)
     expected, own = trained(plain, photos(), training=True)
     found, operations = trained(fused, photos(), training=True)
-    same(expected, found, "mixed_bfloat16")
+    # As near to float32 as Keras's own, which on processors without bfloat16 is up to 8 % away.
+    for true, one, other in zip(truth, expected, found, strict=True):
+        most = np.abs(one - true).max() + TOLERANCE["mixed_bfloat16"] * np.abs(true).max()
+        assert np.abs(other - true).max() <= most
     assert own.count("Conv2DBackpropFilter") == operations.count("MatMul") == 2
 
 
