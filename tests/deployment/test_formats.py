@@ -34,7 +34,7 @@ def calibration():
     ("name", "quantize", "least"),
     [
         ("keras", None, 1.0), ("saved_model", None, 0.999), ("onnx", None, 0.999), ("litert", None, 0.999),
-        ("onnx", "float16", 0.99), ("litert", "float16", 0.99), ("onnx", "int8", 0.9), ("litert", "int8", 0.9),
+        ("onnx", "float16", 0.99), ("litert", "float16", 0.99), ("onnx", "int8", 0.95), ("litert", "int8", 0.9),
     ],
 )  # fmt: skip
 def test_it_labels_photos_of_any_size_as_before(network, name, quantize, least, tmp_path, caplog):
