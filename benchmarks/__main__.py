@@ -198,7 +198,7 @@ def step(setting: Setting) -> dict[str, Compared]:
     _need("torch")
     found = {}
     for mode in ("fine_tuning", "frozen"):
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions():
             one = _of_step(
                 setting, ("keras", mode, "--precision", precision), ("torch", mode, "--precision", precision)
             )
@@ -235,16 +235,16 @@ def pipeline(setting: Setting) -> dict[str, Compared]:
 
 
 def prediction(setting: Setting) -> dict[str, Compared]:
-    """Logits of one photo and of 64 by the training's own network, and by others."""
+    """Logits of one photo and of 64 by the training's own network, in its faster precision, and by others."""
     files = setting.work / "exported"
     if not (files / "network.onnx").exists():
         setting.events([*_STEP, "write", "predict", "--file", str(files)])
+    *_, best = precisions()
     others = {
         "SavedModel": ("saved_model", "float32", "saved_model"),
-        "PyTorch bfloat16": ("torch", "bfloat16", None),
+        f"PyTorch {best}": ("torch", best, None),
         "ONNX Runtime": ("onnx", "float32", "network.onnx"),
-        "OpenVINO": ("openvino", "float32", "network.onnx"),
-        "OpenVINO bfloat16": ("openvino", "bfloat16", "network.onnx"),
+        **{f"OpenVINO {precision}": ("openvino", precision, "network.onnx") for precision in precisions()},
     }
     needed = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
     found = {}
@@ -255,7 +255,7 @@ def prediction(setting: Setting) -> dict[str, Compared]:
         given = (framework, "predict", "--precision", precision, *(("--file", str(files / file)) if file else ()))
         for size in (1, 64):
             more = ("--batch", str(size), "--calls", "30" if size == 1 else "6")
-            ours = ("keras", "predict", "--precision", "bfloat16", *more)
+            ours = ("keras", "predict", "--precision", best, *more)
             found[f"{size} against {name}, s"] = _of_step(setting, ours, (*given, *more))
     return found
 
@@ -270,7 +270,7 @@ def native(setting: Setting) -> dict[str, Compared]:
               "litert": "tensorflow"}  # fmt: skip
 
     def measure(runtime: str, mode: str) -> Measure:
-        command = [*runner, runtime, mode, str(files), "--jpegs", str(jpegs)]
+        command = [*runner, runtime, mode, str(files), "--jpegs", str(jpegs), "--precision", precisions()[-1]]
         more = ["--photos", "30"] if mode == "latency" else []
         return lambda: setting.last([*command, *more], "took")
 
@@ -348,7 +348,7 @@ def floor(setting: Setting) -> dict[str, Compared]:
     """A step against the time that its operations take at the rate of a plain matrix product."""
     found = {}
     for mode in ("predict", "frozen", "fine_tuning"):
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions():
             given = (mode, "--precision", precision)
             found[f"{mode} {precision}, s"] = _turns(
                 setting,
@@ -475,7 +475,10 @@ ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]
         {
             f"{n} against {name}, s": 1.0
             for n in (1, 64)
-            for name in ("SavedModel", "PyTorch bfloat16", "ONNX Runtime", "OpenVINO", "OpenVINO bfloat16")
+            for name in (
+                "SavedModel", "PyTorch float32", "PyTorch bfloat16", "ONNX Runtime", "OpenVINO float32",
+                "OpenVINO bfloat16",
+            )  # fmt: skip
         },
     ),
     "native": (
@@ -535,6 +538,13 @@ def main(given: Sequence[str] | None = None) -> None:
         except Skipped as reason:
             _tell(f"{row} is left out: {reason}")
     _tell(f"results: {options.output}")
+
+
+def precisions() -> tuple[str, ...]:
+    """Those that the processor has instructions for, the fastest last; bfloat16 that is emulated measures nothing."""
+    from clothseg.training.machine import processor
+
+    return ("float32", "bfloat16") if "bf16" in processor() else ("float32",)
 
 
 def machine() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.step import CLASSES, network
+from benchmarks.step import CLASSES, POLICIES, network
 
 SIZE, BATCH = 128, 16
 FILES = {"saved_model": "native", "onnx": "native.onnx", "openvino": "native.onnx", "litert": "native.tflite"}
@@ -34,13 +34,13 @@ def write(given: argparse.Namespace) -> None:
         formats.write(whole, given.file / FILES[name], name=name, quantize=None, calibration=lambda: [])
 
 
-def predictor():
+def predictor(precision: str):
     """What `clothseg.predict` predicts with."""
     import keras
 
     from clothseg.evaluation.predictor import Member, Predictor
 
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(POLICIES[precision])
     member = Member(network("densenet121", SIZE).model, size=(SIZE, SIZE), resize="squash")
     return Predictor([member], flip=False, offset=None)
 
@@ -49,7 +49,7 @@ def ours(given: argparse.Namespace) -> Labels:
     """The way of `clothseg.predict`, without its threads."""
     from clothseg.evaluation.upsample import label_map
 
-    found = predictor()
+    found = predictor(given.precision)
 
     def labels(photos: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         pairs = zip(photos, found(photos), strict=True)
@@ -85,19 +85,20 @@ def openvino(given: argparse.Namespace) -> Labels:
 
 
 def torch(given: argparse.Namespace) -> Labels:
-    """The twin in bfloat16, channels last; photos and logits resized by PyTorch."""
+    """The twin, channels last; photos and logits resized by PyTorch."""
     import torch
     from torch.nn.functional import interpolate
 
     from benchmarks.twin import UNet
 
-    model = UNet(CLASSES).eval().to(torch.bfloat16, memory_format=torch.channels_last)
+    dtype = getattr(torch, given.precision)
+    model = UNet(CLASSES).eval().to(dtype, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def labels(photos: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         own = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float()
         x = interpolate(own, (SIZE, SIZE), mode="bilinear", align_corners=False) / 255
-        logits = model(x.to(torch.bfloat16, memory_format=torch.channels_last)).float()
+        logits = model(x.to(dtype, memory_format=torch.channels_last)).float()
         # One by one: of 16 the resized logits would take 1.7 GB.
         high = (interpolate(one[None], own.shape[2:], mode="bilinear", align_corners=False) for one in logits)
         return [one.argmax(1)[0].to(torch.uint8).numpy() for one in high]
@@ -129,20 +130,20 @@ def folder(given: argparse.Namespace, paths: Sequence[Path]) -> float:
     """Seconds a photo from files to files: read, labelled, written as indexed PNG; the first batch is not counted."""
     paths = paths[: given.photos + BATCH]
     with tempfile.TemporaryDirectory() as out:
-        run = _clothseg(Path(out)) if given.runtime == "ours" else _plain(RUNTIMES[given.runtime](given), Path(out))
+        run = _clothseg(given, Path(out)) if given.runtime == "ours" else _plain(RUNTIMES[given.runtime](given), Path(out))
         run(paths[:BATCH])
         begun = time.perf_counter()
         run(paths[BATCH:])
         return (time.perf_counter() - begun) / len(paths[BATCH:])
 
 
-def _clothseg(out: Path) -> Callable[[Sequence[Path]], None]:
+def _clothseg(given: argparse.Namespace, out: Path) -> Callable[[Sequence[Path]], None]:
     """What `python -m clothseg.predict overlays=false` does once it has loaded a run."""
     from clothseg import predict
     from clothseg.data.photos import find_photos
     from clothseg.prediction.output import Output
 
-    found = predictor()
+    found = predictor(given.precision)
     names = [f"class {number}" for number in range(CLASSES)]
 
     def run(paths: Sequence[Path]) -> None:
@@ -189,6 +190,7 @@ def main() -> None:
     arguments.add_argument("file", type=Path, help="folder with the files that `write` wrote")
     arguments.add_argument("--jpegs", type=Path, help="folder of photos of one size")
     arguments.add_argument("--photos", type=int, default=200)
+    arguments.add_argument("--precision", choices=[*POLICIES], default="float32", help="of ours and of PyTorch")
     given = arguments.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if given.runtime == "write":

@@ -1,9 +1,10 @@
-"""What was measured: a JSON file that grows row by row, a table and a figure of it."""
+"""What was measured: a JSON file that grows row by row and machine by machine, a table and a figure of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ FILE = "results.json"
 
 
 def save(folder: Path, row: str, goals: Mapping[str, float], compared: Mapping[str, Compared], machine: str) -> None:
-    """Puts a row into the results, in place of what was measured of it before, and makes table and figure anew.
+    """Puts a row into the results, in place of what this machine measured of it before, and makes table and figure anew.
 
     Args:
         folder: gets `results.json`, `results.md` and `results.png`.
@@ -25,15 +26,11 @@ def save(folder: Path, row: str, goals: Mapping[str, float], compared: Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found[row] = {
-        "machine": machine,
-        "quantities": {
-            name: {
-                "ours": one.ours, "theirs": one.theirs, "ratio": one.ratio, "spread": one.spread,
-                "goal": goals.get(name),
-            }
-            for name, one in compared.items()
-        },
+    found.setdefault(row, {})[machine] = {
+        name: {
+            "ours": one.ours, "theirs": one.theirs, "ratio": one.ratio, "spread": one.spread, "goal": goals.get(name),
+        }
+        for name, one in compared.items()
     }  # fmt: skip
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (folder / "results.md").write_text(table(found), encoding="utf-8")
@@ -41,22 +38,20 @@ def save(folder: Path, row: str, goals: Mapping[str, float], compared: Mapping[s
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """All rows as a Markdown table, medians and ratios, and on what machine each was measured."""
+    """All rows as a Markdown table, medians and ratios, and the machines they were measured on."""
+    letters = _letters(found)
     lines = [
-        "| row | quantity | clothseg | the other | ratio | in pairs | goal |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: |",
+        "| row | quantity | machine | clothseg | the other | ratio | in pairs | goal |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- | ---: |",
     ]
-    for row, about in found.items():
-        for name, one in about["quantities"].items():
-            low, high = one["spread"]
-            goal = "" if one["goal"] is None else f"{one['goal']:g} {'✓' if one['ratio'] <= one['goal'] else '✗'}"
-            pairs = f"{low:.2f} to {high:.2f} ({len(one['ours'])})"
-            ours, theirs = _median(one["ours"]), _median(one["theirs"])
-            lines.append(f"| {row} | {name} | {ours:.4g} | {theirs:.4g} | {one['ratio']:.2f} | {pairs} | {goal} |")
-    machines: dict[str, list[str]] = {}
-    for row, about in found.items():
-        machines.setdefault(about["machine"], []).append(row)
-    lines += ["", *(f"- {', '.join(rows)}: {machine}" for machine, rows in machines.items())]
+    for row, name, machine, one in _quantities(found):
+        low, high = one["spread"]
+        goal = "" if one["goal"] is None else f"{one['goal']:.3g} {'✓' if one['ratio'] <= one['goal'] else '✗'}"
+        pairs = f"{low:.2f} to {high:.2f} ({len(one['ours'])})"
+        ours, theirs = statistics.median(one["ours"]), statistics.median(one["theirs"])
+        values = f"{ours:.4g} | {theirs:.4g} | {one['ratio']:.2f} | {pairs} | {goal}"
+        lines.append(f"| {row} | {name} | {letters[machine]} | {values} |")
+    lines += ["", *(f"- {letter}: {machine}" for machine, letter in letters.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -64,7 +59,8 @@ def figure(found: Mapping[str, Any], path: Path) -> None:
     """Every ratio with its spread on a logarithmic axis, and where it was to be."""
     from matplotlib.figure import Figure
 
-    rows = [(f"{row}: {name}", one) for row, about in found.items() for name, one in about["quantities"].items()]
+    letters = _letters(found)
+    rows = [(f"{row}: {name} ({letters[machine]})", one) for row, name, machine, one in _quantities(found)]
     drawn = Figure(figsize=(10, 1.2 + 0.34 * len(rows)), layout="constrained")
     axes = drawn.subplots()
     for place, (_, one) in enumerate(rows):
@@ -86,7 +82,16 @@ def figure(found: Mapping[str, Any], path: Path) -> None:
     drawn.savefig(path, dpi=120)
 
 
-def _median(values: list[float]) -> float:
-    import statistics
+def _letters(found: Mapping[str, Any]) -> dict[str, str]:
+    """A letter for every machine, in the order in which they come."""
+    machines = dict.fromkeys(machine for by_machine in found.values() for machine in by_machine)
+    return {machine: chr(ord("A") + place) for place, machine in enumerate(machines)}
 
-    return statistics.median(values)
+
+def _quantities(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """Row, quantity, machine, and what was measured; a quantity's machines below each other."""
+    for row, by_machine in found.items():
+        for name in dict.fromkeys(name for measured in by_machine.values() for name in measured):
+            for machine, measured in by_machine.items():
+                if name in measured:
+                    yield row, name, machine, measured[name]

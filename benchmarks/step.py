@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 CLASSES = 59
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # of Keras
 
 
 def network(backbone: str, size: int):
@@ -39,7 +40,7 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
     from clothseg.models.unet import freeze
     from clothseg.training.metrics import segmentation_metrics
 
-    keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[given.precision])
+    keras.config.set_dtype_policy(POLICIES[given.precision])
     made = network(given.backbone, given.size)
     given.parameters = sum(math.prod(weight.shape) for weight in made.model.trainable_weights)
     photos, labels = batch(given)
@@ -165,7 +166,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("framework", choices=[*STEPS, "write"])
     arguments.add_argument("mode", choices=["frozen", "fine_tuning", "predict"])
-    arguments.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    arguments.add_argument("--precision", choices=[*POLICIES], default="float32")
     arguments.add_argument("--backbone", default="densenet121")
     arguments.add_argument("--size", type=int, default=128)
     arguments.add_argument("--batch", type=int, default=64)

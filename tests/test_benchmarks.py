@@ -45,14 +45,21 @@ def test_pairs_are_measured_in_turns_and_what_only_one_has_is_left_out():
 
 
 def test_a_row_measured_again_takes_the_place_of_the_old_one_and_others_stay(tmp_path):
-    save(tmp_path, "a", {"s": 0.5}, {"s": Compared((1.0,), (4.0,))}, "machine")
-    save(tmp_path, "b", {}, {"s": Compared((3.0,), (2.0,))}, "machine")
-    save(tmp_path, "a", {"s": 0.5}, {"s": Compared((3.0,), (4.0,))}, "machine")
+    save(tmp_path, "a", {"s": 0.5}, {"s": Compared((1.0,), (4.0,))}, "old")
+    save(tmp_path, "b", {}, {"s": Compared((3.0,), (2.0,))}, "old")
+    save(tmp_path, "a", {"s": 0.5}, {"MB": Compared((1.0,), (1.0,)), "s": Compared((3.0,), (4.0,))}, "old")
+    save(tmp_path, "a", {"s": 1 / 3}, {"s": Compared((1.0,), (4.0,))}, "new")
     kept = json.loads((tmp_path / "results.json").read_text())
-    assert list(kept) == ["a", "b"] and kept["a"]["quantities"]["s"]["ratio"] == 0.75
+    assert list(kept) == ["a", "b"] and kept["a"]["old"]["s"]["ratio"] == 0.75
     assert (tmp_path / "results.md").read_text() == table(kept)
-    assert "| a | s | 3 | 4 | 0.75 | 0.75 to 0.75 (1) | 0.5 ✗ |" in table(kept)
-    assert "| b | s | 3 | 2 | 1.50 | 1.50 to 1.50 (1) |  |" in table(kept)
+    assert [line for line in table(kept).splitlines() if line.startswith(("| a", "| b", "-"))] == [
+        "| a | MB | A | 1 | 1 | 1.00 | 1.00 to 1.00 (1) |  |",
+        "| a | s | A | 3 | 4 | 0.75 | 0.75 to 0.75 (1) | 0.5 ✗ |",
+        "| a | s | B | 1 | 4 | 0.25 | 0.25 to 0.25 (1) | 0.333 ✓ |",
+        "| b | s | A | 3 | 2 | 1.50 | 1.50 to 1.50 (1) |  |",
+        "- A: old",
+        "- B: new",
+    ]
     assert (tmp_path / "results.png").stat().st_size > 5000
 
 
