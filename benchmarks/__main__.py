@@ -542,7 +542,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def precisions() -> tuple[str, ...]:
     """Those that the processor has instructions for, the fastest last; bfloat16 that is emulated measures nothing."""
-    from clothseg.training.machine import processor
+    from clothseg.machine import processor
 
     return ("float32", "bfloat16") if "bf16" in processor() else ("float32",)
 
@@ -551,7 +551,7 @@ def machine() -> str:
     """Processor, cores and versions, in words."""
     from importlib.metadata import version
 
-    from clothseg.training.machine import processor
+    from clothseg.machine import processor
 
     return f"{processor()}, {os.cpu_count()} cores, Keras {version('keras')}"
 

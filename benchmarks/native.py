@@ -193,6 +193,8 @@ def main() -> None:
     arguments.add_argument("--precision", choices=[*POLICIES], default="float32", help="of ours and of PyTorch")
     given = arguments.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if given.runtime == "ours":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the entry points do
     if given.runtime == "write":
         write(given)
         return

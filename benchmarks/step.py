@@ -176,6 +176,8 @@ def main() -> None:
     given = arguments.parse_args()
     given.parameters = None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if given.framework == "keras":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the entry points do
     if given.framework == "write":
         write(given)
         return

@@ -307,7 +307,8 @@ def _fit_held(
 ) -> _Fitted:
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
-    from clothseg.training import machine, precision
+    from clothseg import machine
+    from clothseg.training import precision
     from clothseg.training.devices import placement
     from clothseg.training.history import History
     from clothseg.training.latency import LATENCY, milliseconds_per_photo

@@ -1,8 +1,9 @@
 """Layers as TensorFlow computes them fastest: other operations, the same numbers but for rounding.
 
 Keras composes a batch norm of about ten operations in float32, of which each reads or writes the whole map; TensorFlow
-has one. oneDNN's gradient of a strided convolution's weights takes several times as long in bfloat16 as a matrix
-product with as many operations. Together that is a quarter to a third of a training step (`benchmarks/README.md`).
+has one. oneDNN's gradient of a strided convolution's weights takes several times as long as a matrix product with as
+many operations: in bfloat16, and in float32 on processors without AVX-512. Together that is a quarter to a third of a
+training step (`benchmarks/README.md`).
 
 Only what layers do is changed, not what they are: a saved network is one of Keras's own layers, and has Keras's speed
 until it is given to `fuse` again.
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+
+from clothseg.machine import processor
 
 
 def fuse(model: keras.Model, *, deterministic: bool) -> None:
@@ -86,9 +89,10 @@ def _batch_norm(layer: keras.layers.BatchNormalization, *, still: bool) -> Calla
 
 
 def _doubles(layer: keras.layers.Conv2DTranspose) -> bool:
-    """Whether it is a convolution of pix2pix's decoder, in the numbers in which its gradient is slow."""
+    """Whether it is a convolution of pix2pix's decoder, in numbers in which its gradient is slow."""
+    slow = layer.compute_dtype == "bfloat16" or (layer.compute_dtype == "float32" and "avx512f" not in processor())
     return (
-        layer.compute_dtype == "bfloat16" and layer.kernel_size == (3, 3) and layer.strides == (2, 2)
+        slow and layer.kernel_size == (3, 3) and layer.strides == (2, 2)
         and layer.padding == "same" and layer.dilation_rate == (1, 1) and layer.output_padding is None
         and layer.data_format == "channels_last"
     )  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clothseg.training import machine
+from clothseg import machine
 
 CPUINFO = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512f sse\n"
 
@@ -17,6 +17,14 @@ def test_a_processor_is_told_with_the_instructions_that_kernels_are_chosen_by(mo
     assert machine.processor() == "Some CPU @ 2 GHz avx2 avx512f"
     assert machine.description(threads=None) == "Some CPU @ 2 GHz avx2 avx512f, 3 threads"
     assert machine.description(threads=2) == "Some CPU @ 2 GHz avx2 avx512f, 2 threads"
+
+
+def test_it_tells_that_tensorflow_computes_without_onednn(monkeypatch):
+    keras = pytest.importorskip("keras")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: CPUINFO)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert machine.description(threads=2) == "Some CPU @ 2 GHz avx2 avx512f, 2 threads, without oneDNN"
 
 
 def test_where_the_system_does_not_tell_there_is_a_name_all_the_same(monkeypatch):

@@ -19,7 +19,10 @@ def description(*, threads: int | None) -> str:
     import keras
 
     gpus = [device for device in keras.distribution.list_devices() if not device.lower().startswith("cpu")]
-    return ", ".join(_names(gpus)) if gpus else f"{processor()}, {threads or os.cpu_count()} threads"
+    if gpus:
+        return ", ".join(_names(gpus))
+    plain = keras.backend.backend() == "tensorflow" and os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
+    return f"{processor()}, {threads or os.cpu_count()} threads{', without oneDNN' if plain else ''}"
 
 
 def processor() -> str:
