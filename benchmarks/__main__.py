@@ -491,7 +491,7 @@ ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]
     ),
     "floor": (floor, {}),
     "endurance": (endurance, {"MB": 1.05, "files": 1.0, "threads": 1.0, "s that training stood still to log": 0.02}),
-    "large": (large, {"preparing, s against processor s a core": 1.1, "preparing, MB": 1.1, "training, MB": 1.1}),
+    "large": (large, {"preparing, s against processor s a core": 1.1, "training, MB": 1.1}),
     "tracked": (tracked, {"s": 1.03}),
     "commands": (commands, {"--help, s": 1.0, "a misspelt option, s": 1.0, "import clothseg, s": 1.0}),
     "sweep": (sweep, {"s": 1.0}),
