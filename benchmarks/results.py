@@ -74,7 +74,7 @@ def figure(found: Mapping[str, Any], path: Path) -> None:
     axes.axvline(1, color="0.6", linewidth=1)
     axes.set(
         xscale="log", yticks=range(len(rows)), yticklabels=[name for name, _ in rows], ylim=(len(rows) - 0.5, -0.5),
-        xlabel="clothseg over the other: less is better",
+        xlabel="\n".join(["clothseg over the other: less is better", *(f"{x}: {name}" for name, x in letters.items())]),
     )  # fmt: skip
     axes.set_xticks(marks := [0.05, 0.1, 0.2, 0.5, 1, 2, 5], labels=[f"{mark:g}" for mark in marks])
     axes.minorticks_off()
