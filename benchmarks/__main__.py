@@ -476,7 +476,11 @@ ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]
             f"{n} against {name}, s": 1.0
             for n in (1, 64)
             for name in (
-                "SavedModel", "PyTorch float32", "PyTorch bfloat16", "ONNX Runtime", "OpenVINO float32",
+                "SavedModel",
+                "PyTorch float32",
+                "PyTorch bfloat16",
+                "ONNX Runtime",
+                "OpenVINO float32",
                 "OpenVINO bfloat16",
             )  # fmt: skip
         },

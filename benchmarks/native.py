@@ -130,7 +130,11 @@ def folder(given: argparse.Namespace, paths: Sequence[Path]) -> float:
     """Seconds a photo from files to files: read, labelled, written as indexed PNG; the first batch is not counted."""
     paths = paths[: given.photos + BATCH]
     with tempfile.TemporaryDirectory() as out:
-        run = _clothseg(given, Path(out)) if given.runtime == "ours" else _plain(RUNTIMES[given.runtime](given), Path(out))
+        run = (
+            _clothseg(given, Path(out))
+            if given.runtime == "ours"
+            else _plain(RUNTIMES[given.runtime](given), Path(out))
+        )
         run(paths[:BATCH])
         begun = time.perf_counter()
         run(paths[BATCH:])

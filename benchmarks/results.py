@@ -14,7 +14,7 @@ FILE = "results.json"
 
 
 def save(folder: Path, row: str, goals: Mapping[str, float], compared: Mapping[str, Compared], machine: str) -> None:
-    """Puts a row into the results, in place of what this machine measured of it before, and makes table and figure anew.
+    """Puts a row in place of what this machine measured of it before, and makes table and figure anew.
 
     Args:
         folder: gets `results.json`, `results.md` and `results.png`.

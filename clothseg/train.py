@@ -305,9 +305,9 @@ def _fit_held(
     before: Interrupted | None,
     begun: float,
 ) -> _Fitted:
+    from clothseg import machine
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
-    from clothseg import machine
     from clothseg.training import precision
     from clothseg.training.devices import placement
     from clothseg.training.history import History

@@ -191,7 +191,7 @@ def _write_onnx(network: keras.Model, path: Path, quantize: Quantization | None,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            # Weights of 7 bits: with 8, sums of products overflow on processors without VNNI, which then label otherwise.
+            # Weights of 7 bits: with 8, sums overflow on processors without VNNI, which then label otherwise.
             reduce_range=True,
         )
 
