@@ -98,7 +98,7 @@ def run(
     """
     # TensorFlow and oneDNN report on themselves, some of it as errors; true errors still come through, as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # By itself TensorFlow uses oneDNN only where there is AVX-512 VNNI; with AVX2 alone steps are faster too, by a sixth
+    # By itself TensorFlow uses oneDNN only where there is AVX-512 VNNI; with AVX2 alone steps are faster too, a sixth
     # to a third.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # MLflow draws a bar for every single file.
