@@ -91,7 +91,7 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=64)
     given = arguments.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the entry points do
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as clothseg does
     one, second = operations(given.mode, given.backbone, given.size), rate(given.precision)
     told = {"gflop": one / 1e9, "gflop_per_second": second / 1e9, "took": one * given.batch / second}
     print(json.dumps({"event": "end", **told}), flush=True)

@@ -198,7 +198,7 @@ def main() -> None:
     given = arguments.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if given.runtime == "ours":
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the entry points do
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as clothseg does
     if given.runtime == "write":
         write(given)
         return

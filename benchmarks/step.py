@@ -177,7 +177,7 @@ def main() -> None:
     given.parameters = None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if given.framework == "keras":
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the entry points do
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as clothseg does
     if given.framework == "write":
         write(given)
         return

@@ -98,9 +98,6 @@ def run(
     """
     # TensorFlow and oneDNN report on themselves, some of it as errors; true errors still come through, as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # By itself TensorFlow uses oneDNN only where there is AVX-512 VNNI; with AVX2 alone steps are faster too, a sixth
-    # to a third.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # MLflow draws a bar for every single file.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # So do matplotlib, of fonts it found, and JAX, of accelerators it did not find.

@@ -132,7 +132,12 @@ def _train(
     from clothseg.training import backend
 
     # Seeds first: whatever is built below draws from them.
-    backend.load(seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
+    backend.load(
+        seed=settings.seed,
+        deterministic=settings.deterministic,
+        threads=settings.threads,
+        precision=settings.precision,
+    )
     if before is not None:
         own = _Own(before.name, _tags(settings, trial, before.command), parent=None, run_id=before.run_id)
     else:
@@ -199,7 +204,13 @@ def _cross_validate(
 
     from clothseg.training import backend
 
-    load = partial(backend.load, seed=settings.seed, deterministic=settings.deterministic, threads=settings.threads)
+    load = partial(
+        backend.load,
+        seed=settings.seed,
+        deterministic=settings.deterministic,
+        threads=settings.threads,
+        precision=settings.precision,
+    )
     load()
 
     from clothseg.tracking.folds import Fold, log_folds, log_pooled

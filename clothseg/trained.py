@@ -79,7 +79,7 @@ class Trained:
         from clothseg.training import backend
 
         options = self.settings
-        backend.load(seed=options.seed, deterministic=options.deterministic, threads=None)
+        backend.load(seed=options.seed, deterministic=options.deterministic, threads=None, precision=options.precision)
 
     def model(self, *, size: assemble.Size, precision: str | None) -> keras.Model:
         """The network with its weights, photos float32 (batch, *size, 3) in 0..255 to logits.

@@ -163,7 +163,8 @@ class CommandLine:
         """With `until` the process is killed once there is such a file."""
         command = self.command(entry, *overrides)
         given = self.environment(folder, **environment)
-        if until is None and any(name.startswith(("PYTHON", "KERAS_", "TF_")) for name in environment):
+        apart = any(name.startswith(("PYTHON", "KERAS_", "TF_")) for name in environment)
+        if until is None and (apart or any(option.startswith("precision=mixed") for option in overrides)):
             return subprocess.run(
                 command, cwd=folder, env=given, capture_output=True, text=True, timeout=600, check=False
             )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 def main() -> None:
     """Until there are no more jobs."""
-    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}  # as the entry points do
+    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}  # as trainings in float32 do
     import keras  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import mlflow  # noqa: F401

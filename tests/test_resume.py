@@ -195,7 +195,8 @@ def killed_again_and_again(
             assert process.returncode == 0
             arguments = training
     if interrupted(tmp_path):
-        done = clothseg("train", "resume=last", folder=tmp_path)
+        # By itself, in whatever precision it is.
+        done = clothseg("train", "resume=last", folder=tmp_path, PYTHONUNBUFFERED="1")
         assert done.returncode == 0, done.stderr
     expected = curves(folder, uninterrupted.info.run_id)
     assert len(expected["val/miou"]) == EPOCHS

@@ -7,7 +7,6 @@ It needs Keras, NumPy and Pillow, and not this package, so whoever takes the mod
 import base64
 import contextlib
 import io
-import os
 
 import mlflow
 import numpy as np
@@ -31,8 +30,6 @@ class LabelMaps(PythonModel):
 
     def load_context(self, context):
         """Opens the network; Keras runs no code out of the file (safe mode)."""
-        # TensorFlow's own choice on processors without AVX-512 VNNI is to do without, which takes longer.
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         import keras
 
         self.network = keras.models.load_model(context.artifacts["network"], compile=False, safe_mode=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from clothseg.training import backend
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -15,13 +18,13 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_loading_it_prints_nothing_and_seeds_everything():
     code = (
         "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'\n"
-        "from clothseg.training import backend; backend.load(seed=7, deterministic=True, threads=1)\n"
+        "from clothseg.training import backend; backend.load(seed=7, deterministic=True, threads=1, precision='auto')\n"
         "import random, numpy, tensorflow as tf\n"
         "print(tf.config.threading.get_intra_op_parallelism_threads(), random.random(), numpy.random.rand(),\n"
         "      float(tf.random.uniform(())))\n"
-        "backend.load(seed=7, deterministic=True, threads=1)\n"
+        "backend.load(seed=7, deterministic=True, threads=1, precision='auto')\n"
         "try:\n"
-        "    backend.load(seed=7, deterministic=True, threads=2)\n"
+        "    backend.load(seed=7, deterministic=True, threads=2, precision='auto')\n"
         "except Exception as error:\n"
         "    print(type(error).__name__, error)"
     )
@@ -58,3 +61,21 @@ def test_lines_seen_on_machines_without_a_gpu_are_chatter(line):
     from clothseg.training.backend import _CHATTER
 
     assert _CHATTER.match(line)
+
+
+@pytest.mark.parametrize(
+    ("precision", "name", "given", "wanted"),
+    [
+        ("auto", "Some CPU avx2", None, "1"), ("float32", "Some CPU avx2", None, "1"),
+        ("mixed_bfloat16", "Some CPU avx2", None, None), ("mixed_float16", "Some CPU avx2", None, None),
+        ("mixed_bfloat16", "Some CPU avx2 avx512f avx512_bf16", None, "1"), ("float32", "Some CPU avx2", "0", "0"),
+    ],
+)  # fmt: skip
+def test_onednn_is_on_where_it_is_faster_unless_told_otherwise(precision, name, given, wanted, monkeypatch):
+    monkeypatch.setattr(backend, "processor", lambda: name)
+    # First set, so that it is afterwards what it was before.
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given or "")
+    if given is None:
+        del os.environ["TF_ENABLE_ONEDNN_OPTS"]
+    backend.load(seed=0, deterministic=False, threads=None, precision=precision)
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == wanted
