@@ -76,7 +76,9 @@ def figure(found: Mapping[str, Any], path: Path) -> None:
         xscale="log", yticks=range(len(rows)), yticklabels=[name for name, _ in rows], ylim=(len(rows) - 0.5, -0.5),
         xlabel="\n".join(["clothseg over the other: less is better", *(f"{x}: {name}" for name, x in letters.items())]),
     )  # fmt: skip
-    axes.set_xticks(marks := [0.05, 0.1, 0.2, 0.5, 1, 2, 5], labels=[f"{mark:g}" for mark in marks])
+    low, high = axes.get_xlim()
+    marks = [mark for mark in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= mark <= high]
+    axes.set_xticks(marks, labels=[f"{mark:g}" for mark in marks])
     axes.minorticks_off()
     axes.legend(loc="best", frameon=False)
     drawn.savefig(path, dpi=120)

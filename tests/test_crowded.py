@@ -168,6 +168,20 @@ def test_a_disk_that_is_full_when_things_are_logged(clothseg, whole, tmp_path):
     assert not list(tmp_path.glob("run/outbox"))
 
 
+def test_a_disk_that_is_full_when_a_network_is_exported(clothseg, whole, tmp_path):
+    export = shlex.join([*clothseg.command("export"), "run=last", "format=keras", "photos=1"])
+    script = f"""
+        fill
+        {export} output=$DISK/model; full=$?
+        left=$(find $DISK/model -type f -size +1k | wc -l)
+        free
+        {export} output=$DISK/model; echo ends $full $left $? $(find $DISK/model -name '*.keras' | wc -l)
+    """
+    done = on_small_disk(clothseg, script, disk=tmp_path / "disk", megabytes=64, folder=whole[0])
+    assert done.stdout.splitlines()[-1] == "ends 2 0 0 1", done.stdout + done.stderr
+    assert "No space left on device" in one_line(done.stderr)
+
+
 @pytest.mark.long
 def test_a_database_that_another_locks_meanwhile(clothseg, whole, tmp_path):
     folder, uninterrupted = whole
