@@ -34,11 +34,16 @@ def fuse(model: keras.Model, *, deterministic: bool) -> None:
         return
     import tensorflow as tf
 
-    still = not (deterministic and tf.config.list_physical_devices("GPU"))
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    still = not (deterministic and gpu)
+    flags = processor().split()
+    slow = {"bfloat16"}  # numbers in which a doubling convolution's gradient is
+    if not gpu and "avx2" in flags and "avx512f" not in flags:
+        slow.add("float32")
     for layer in _layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.call = _batch_norm(layer, still=still)
-        elif isinstance(layer, keras.layers.Conv2DTranspose) and _doubles(layer):
+        elif isinstance(layer, keras.layers.Conv2DTranspose) and layer.compute_dtype in slow and _doubles(layer):
             layer.call = _doubling(layer)
 
 
@@ -89,10 +94,9 @@ def _batch_norm(layer: keras.layers.BatchNormalization, *, still: bool) -> Calla
 
 
 def _doubles(layer: keras.layers.Conv2DTranspose) -> bool:
-    """Whether it is a convolution of pix2pix's decoder, in numbers in which its gradient is slow."""
-    slow = layer.compute_dtype == "bfloat16" or (layer.compute_dtype == "float32" and "avx512f" not in processor())
+    """Whether it is a convolution of pix2pix's decoder."""
     return (
-        slow and layer.kernel_size == (3, 3) and layer.strides == (2, 2)
+        layer.kernel_size == (3, 3) and layer.strides == (2, 2)
         and layer.padding == "same" and layer.dilation_rate == (1, 1) and layer.output_padding is None
         and layer.data_format == "channels_last"
     )  # fmt: skip
