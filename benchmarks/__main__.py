@@ -482,7 +482,7 @@ ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]
                 "ONNX Runtime",
                 "OpenVINO float32",
                 "OpenVINO bfloat16",
-            )  # fmt: skip
+            )
         },
     ),
     "native": (
@@ -546,9 +546,9 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def precisions() -> tuple[str, ...]:
     """Those that the processor has instructions for, the fastest last; bfloat16 that is emulated measures nothing."""
-    from clothseg.machine import processor
+    from clothseg.machine import has_bfloat16
 
-    return ("float32", "bfloat16") if "bf16" in processor() else ("float32",)
+    return ("float32", "bfloat16") if has_bfloat16() else ("float32",)
 
 
 def machine() -> str:

@@ -40,6 +40,11 @@ def processor() -> str:
     return " ".join([name, *(instruction for instruction in INSTRUCTIONS if instruction in flags)])
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16. Where the system does not tell, it is taken to lack it."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor().split())
+
+
 def _names(devices: list[str]) -> list[str]:
     import keras
 

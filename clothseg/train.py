@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clothseg import assemble, entry, register, results
+from clothseg import assemble, entry, machine, register, results
 from clothseg.errors import StoppedError, UserError
 from clothseg.settings import TrainSettings, check, options_of
 from clothseg.sweeps import plugin
@@ -316,7 +316,6 @@ def _fit_held(
     before: Interrupted | None,
     begun: float,
 ) -> _Fitted:
-    from clothseg import machine
     from clothseg.tracking.report import Report
     from clothseg.tracking.run import TrackedRun
     from clothseg.training import precision

@@ -32,7 +32,16 @@ def test_where_the_system_does_not_tell_there_is_a_name_all_the_same(monkeypatch
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(Path, "read_text", none)
-    assert machine.processor()
+    assert machine.processor() and machine.has_bfloat16() is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("flags : fpu avx512f avx512_bf16", True), ("flags : amx_bf16 amx_tile", True), ("flags : avx512f", False)],
+)
+def test_the_processors_own_list_decides_about_bfloat16(monkeypatch, flags, expected):
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: flags)
+    assert machine.has_bfloat16() is expected
 
 
 def test_gpus_go_before_the_processor(monkeypatch):

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from clothseg import machine
 from clothseg.errors import UserError
-from clothseg.machine import processor
 
 # What TensorFlow says of itself on every machine, through the C library and before its log level counts: that oneDNN
 # is on, which instructions it was built for, and that there is no GPU, which reads like an error.
@@ -38,7 +38,7 @@ def load(*, seed: int, deterministic: bool, threads: int | None, precision: str)
     """
     # TensorFlow by itself uses oneDNN only where there is AVX-512 VNNI; with AVX2 alone float32 is faster too, by
     # a sixth to a third of a step. 16 bits, for which there are no instructions there, take several times as long.
-    if precision in ("auto", "float32") or "bf16" in processor():
+    if precision in ("auto", "float32") or machine.has_bfloat16():
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with _without_chatter():
         import keras

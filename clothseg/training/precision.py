@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
+
+from clothseg import machine
 
 
 def set_policy(precision: str) -> str:
@@ -33,7 +34,7 @@ def choose(precision: str) -> str:
     """
     if precision != "auto":
         return precision
-    return "mixed_bfloat16" if (_gpu_has_bfloat16() if accelerated() else _cpu_has_bfloat16()) else "float32"
+    return "mixed_bfloat16" if (_gpu_has_bfloat16() if accelerated() else machine.has_bfloat16()) else "float32"
 
 
 def accelerated() -> bool:
@@ -41,15 +42,6 @@ def accelerated() -> bool:
     import keras
 
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
-
-
-def _cpu_has_bfloat16() -> bool:
-    # Linux lists what a processor can; elsewhere nothing is known and float32 is safe.
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _gpu_has_bfloat16() -> bool:

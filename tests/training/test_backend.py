@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from clothseg import machine
 from clothseg.training import backend
 
 
@@ -72,7 +73,7 @@ def test_lines_seen_on_machines_without_a_gpu_are_chatter(line):
     ],
 )  # fmt: skip
 def test_onednn_is_on_where_it_is_faster_unless_told_otherwise(precision, name, given, wanted, monkeypatch):
-    monkeypatch.setattr(backend, "processor", lambda: name)
+    monkeypatch.setattr(machine, "processor", lambda: name)
     # First set, so that it is afterwards what it was before.
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given or "")
     if given is None:
