@@ -343,8 +343,10 @@ def member(model: Any, settings: TrainSettings) -> Member:
         settings: of its training.
     """
     from clothseg.evaluation.predictor import Member
+    from clothseg.models.fused import least_batch
 
-    return Member(model, size=model.input_shape[1:3], resize=settings.prepare.resize)
+    size = model.input_shape[1:3]
+    return Member(model, size=size, resize=settings.prepare.resize, least_batch=least_batch())
 
 
 def offset(data: Data, *, adjustment: float) -> np.ndarray | None:

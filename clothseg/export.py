@@ -107,6 +107,8 @@ def _described(training: trained.Trained, settings: ExportSettings, found: Parit
         "commit": training.found.commit,
         "format": settings.format,
         "quantize": settings.quantize,
+        "size": list(training.size),
+        "resize": training.settings.prepare.resize,
         "input": "photos: uint8 (batch, height, width, 3), RGB in 0..255, of any size",
         "outputs": {
             "labels": "uint8 (batch, height, width), the class of every pixel",

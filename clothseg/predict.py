@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from clothseg import entry, scoring, trained
 from clothseg.data.photos import PhotoFile, find_photos, read_photo
 from clothseg.data.source import DataError
+from clothseg.deployment.exported import is_exported
 from clothseg.errors import UserError
 from clothseg.prediction.output import Output, check_apart
 from clothseg.settings import PredictSettings, check
@@ -35,20 +37,13 @@ def main(cfg: DictConfig) -> None:
     photos = find_photos(settings.files)
     folder = Path(settings.output).expanduser()
     check_apart(folder, photos, settings.files)
-    trainings = trained.opened_together(settings.runs, weights=settings.weights)
-    first = trainings[0]
-    made_by = {
-        "run": [training.found.run_id or str(training.found.folder) for training in trainings],
-        "weights": [training.weights.name for training in trainings],
-        "flip": settings.flip,
-        "scales": settings.scales,
-    }
-    output = Output(folder, made_by=made_by, class_names=first.class_names, overlays=settings.overlays)
+    networks = _exported(settings) if any(map(is_exported, settings.runs)) else _trainings(settings)
+    made_by = {**networks.made_by, "flip": settings.flip, "scales": settings.scales}
+    output = Output(folder, made_by=made_by, class_names=networks.class_names, overlays=settings.overlays)
     waiting = [photo for photo in photos if not output.done(photo)]
     log.info("%d photos, %d of them done before", len(photos), len(photos) - len(waiting))
     if waiting:
-        first.load_keras()
-        predictor = scoring.predictor(trainings, flip=settings.flip, scales=settings.scales, offset=None)
+        predictor = networks.load()
         begun = time.monotonic()
         _predict(waiting, predictor, output, batch_size=settings.batch_size)
         done = len(waiting) - len(output.skipped)
@@ -60,6 +55,57 @@ def main(cfg: DictConfig) -> None:
     if len(output.skipped) == len(photos):
         raise UserError(f"none of {len(photos)} photos could be read; {folder / 'skipped.csv'} has the reasons")
     log.info("%d label maps and tables: %s", len(photos) - len(output.skipped), folder)
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What predicts.
+
+    Attributes:
+        class_names: one per class.
+        made_by: what tells its predictions from those of others.
+        load: gets it ready.
+    """
+
+    class_names: Sequence[str]
+    made_by: Mapping[str, Sequence[str]]
+    load: Callable[[], Predictor]
+
+
+def _trainings(settings: PredictSettings) -> _Networks:
+    if settings.engine is not None:
+        raise UserError(
+            f"engine={settings.engine} computes exported files (run=FOLDER/label_maps.onnx); "
+            f"run={settings.runs[0]} is computed by Keras"
+        )
+    trainings = trained.opened_together(settings.runs, weights=settings.weights)
+
+    def load() -> Predictor:
+        trainings[0].load_keras()
+        return scoring.predictor(trainings, flip=settings.flip, scales=settings.scales, offset=None)
+
+    made_by = {
+        "run": [training.found.run_id or str(training.found.folder) for training in trainings],
+        "weights": [training.weights.name for training in trainings],
+    }
+    return _Networks(trainings[0].class_names, made_by, load)
+
+
+def _exported(settings: PredictSettings) -> _Networks:
+    from clothseg.deployment import exported
+    from clothseg.evaluation.predictor import Predictor
+
+    files, engine = exported.opened_together(settings.runs), exported.engine(settings.engine)
+    for option, given, free in (("weights", settings.weights, None), ("scales", settings.scales, [1.0])):
+        if given != free:
+            raise UserError(f"{option}={given} is settled in an exported file; predict with its run to choose")
+
+    def load() -> Predictor:
+        log.info("loading %s", engine)
+        return Predictor([file.member(engine) for file in files], flip=settings.flip, offset=None)
+
+    made_by = {"run": [file.run for file in files], "weights": [file.path.name for file in files]}
+    return _Networks(files[0].class_names, made_by, load)
 
 
 def _predict(photos: Sequence[PhotoFile], predictor: Predictor, output: Output, *, batch_size: int) -> None:

@@ -236,6 +236,7 @@ class EvaluateSettings(Scoring, _Averaged):
 class PredictSettings(_Trainings, _Averaged):
     """Everything `python -m clothseg.predict` is told."""
 
+    engine: Literal["openvino", "onnxruntime"] | None
     photos: str | Annotated[list[str], Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)]
     flip: bool

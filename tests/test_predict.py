@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 from PIL import Image
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,46 @@ def test_the_same_command_goes_on_where_it_stood(clothseg, trained):
     assert (trained / "again" / "labels" / "a.jpg.png").stat().st_mtime_ns == before
     assert (trained / "again" / "labels" / "b.png.png").is_file()
     assert not (trained / "again" / "overlays").exists()
+
+
+@pytest.fixture(scope="module")
+def exported(clothseg, trained):
+    done = clothseg("export", "run=last", "format=onnx", "output=exported", "photos=1", folder=trained)
+    assert done.returncode == 0, done.stderr
+    return "exported/label_maps.onnx"
+
+
+@pytest.mark.parametrize("options", [[], ["engine=onnxruntime", "flip=true", "batch_size=2"]])
+def test_an_exported_file_labels_as_its_run_without_tensorflow(clothseg, trained, exported, options, tmp_path):
+    common = ["photos=photos", "overlays=false", *(option for option in options if "engine" not in option)]
+    assert clothseg("predict", "run=last", *common, f"output={tmp_path}/run", folder=trained).returncode == 0
+    # What the process would have to import is not there.
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('TensorFlow was imported')")
+    (tmp_path / "keras.py").write_text("raise ImportError('Keras was imported')")
+    command = ["predict", f"run={exported}", *common, *options, f"output={tmp_path}/file"]
+    done = clothseg(*command, folder=trained, PYTHONPATH=f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    assert done.returncode == 0, done.stderr
+    assert ("loading onnxruntime" if options else "loading openvino") in done.stdout
+    for name in ("a.jpg", "b.png", "sub/c.webp"):
+        of_run, of_file = (np.asarray(Image.open(tmp_path / by / "labels" / f"{name}.png")) for by in ("run", "file"))
+        assert (of_run == of_file).mean() > 0.99
+    run, file = (
+        json.loads((tmp_path / by / "predictions.jsonl").read_text().partition("\n")[0]) for by in ("run", "file")
+    )
+    assert run["run"] == file["run"] and file["weights"] == ["label_maps.onnx"]
+
+
+def test_what_is_settled_in_an_exported_file_is_told_on_one_line(clothseg, trained, exported):
+    for options, told in (
+        ([f"run={exported}", "weights=best"], "weights=best is settled in an exported file"),
+        ([f"run={exported}", "scales=[1,2]"], "scales=[1.0, 2.0] is settled in an exported file"),
+        ([f"run=[{exported},last]"], "run=last is no exported file as the others are"),
+        (["run=last", "engine=openvino"], "engine=openvino computes exported files"),
+        (["run=none.onnx"], "run=none.onnx does not exist; python -m clothseg.export format=onnx writes such files"),
+    ):
+        done = clothseg("predict", *options, "photos=photos", "output=x", folder=trained)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert told in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,18 @@ class Member:
             width / stride, classes).
         size: height and width of what it is shown, in pixels.
         resize: "squash" photos into that size, or "pad" them; as in its training.
+        least_batch: photos that it is shown at once at least; of fewer, some twice.
     """
 
     model: Any
     size: tuple[int, int]
     resize: Literal["squash", "pad"]
+    least_batch: int = 1
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """Logits float32 of photos of its size."""
+        shown = np.concatenate([batch] * self.least_batch) if len(batch) < self.least_batch else batch
+        return np.asarray(self.model.predict_on_batch(shown)[: len(batch)], np.float32)
 
 
 class Predictor:
@@ -61,10 +68,9 @@ class Predictor:
 
     def _of_member(self, member: Member, photos: Sequence[np.ndarray]) -> list[tuple[np.ndarray, Window]]:
         batch = np.stack([fit_photo(photo, member.size, resize=member.resize) for photo in photos]).astype(np.float32)
-        logits: np.ndarray = np.asarray(member.model.predict_on_batch(batch), np.float32)
+        logits = member.logits(batch)
         if self.flip:
-            mirrored = np.asarray(member.model.predict_on_batch(batch[:, :, ::-1]), np.float32)
-            logits = (logits + mirrored[:, :, ::-1]) / 2
+            logits = (logits + member.logits(batch[:, :, ::-1])[:, :, ::-1]) / 2
         frames = [frame_of(photo.shape[:2], member.size, resize=member.resize) for photo in photos]
         return [(own, _window(frame, member.size, own.shape[:2])) for own, frame in zip(logits, frames, strict=True)]
 

@@ -65,3 +65,18 @@ def test_photos_of_any_size_go_through_together_and_an_offset_is_added_to_each(p
         np.testing.assert_allclose(logits, alone)
         assert (label_map(logits, one.shape[:2], window=window, allowed=None) == 1).all()
     assert resize(together[0][0], (4, 4), window=(0, 0, 15, 10)).shape == (4, 4, 2)
+
+
+def test_a_network_that_is_to_see_two_photos_at_least_sees_one_twice():
+    seen = []
+
+    class Counting(Places):
+        def predict_on_batch(self, photos: np.ndarray) -> np.ndarray:
+            seen.append(len(photos))
+            return super().predict_on_batch(photos)
+
+    batch = np.random.default_rng(0).uniform(0, 255, (3, 6, 4, 3)).astype(np.float32)
+    plain, pairs = Member(Places(RED), (6, 4), "squash"), Member(Counting(RED), (6, 4), "squash", least_batch=2)
+    for count in (1, 2, 3):
+        np.testing.assert_array_equal(pairs.logits(batch[:count]), plain.logits(batch[:count]))
+    assert seen == [2, 2, 3]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clothseg.models.fused import fuse, patches
+from clothseg.models.fused import fuse, least_batch, patches
 
 TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.02}  # of the largest value; of bfloat16 the last of 8 bits is 0.4 %
 
@@ -139,3 +139,9 @@ def test_networks_are_saved_as_keras_has_them(tmp_path):
     opened = keras.models.load_model(tmp_path / "network.keras", safe_mode=True)
     np.testing.assert_allclose(opened(photos()), model(photos()), rtol=1e-5, atol=1e-5)
     assert "call" not in vars(opened.layers[1])
+
+
+def test_networks_are_given_one_photo_at_once_but_where_two_are_faster(monkeypatch):
+    for flags, least in (("avx2", 2), ("avx2 avx512f", 1), ("", 1)):
+        monkeypatch.setattr("clothseg.models.fused.processor", lambda flags=flags: f"Some CPU {flags}")
+        assert least_batch() == least

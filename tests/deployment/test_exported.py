@@ -1,0 +1,97 @@
+"""An exported file predicts as the run that it was made of, by either engine and without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from clothseg.deployment import exported
+from clothseg.errors import UserError
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of an exported network, for what does not run it."""
+    path = tmp_path / "label_maps.onnx"
+    path.write_bytes(b"no network")
+    described = {"run": "abc", "classes": ["background", "hat"], "size": [64, 32], "resize": "pad"}
+    path.with_name("label_maps.onnx.json").write_text(json.dumps(described))
+    return path
+
+
+def test_it_says_what_is_written_beside_it(file):
+    found = exported.opened(str(file))
+    assert (found.run, found.class_names) == ("abc", ("background", "hat"))
+    assert (found.size, found.resize) == ((64, 32), "pad")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_damaged_file_is_told_on_one_line(file, engine):
+    with pytest.raises(UserError, match=rf"label_maps.onnx cannot be opened by {engine}: \S") as told:
+        exported.opened(str(file)).member(engine)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"size": [64]}, "label_maps.onnx.json that does not say what it is"),
+        ({"resize": "crop"}, "resize is crop"),
+        ({"classes": None}, "label_maps.onnx.json that does not say what it is"),
+    ],
+)
+def test_what_does_not_say_what_it_is_is_refused(file, change, told):
+    beside = file.with_name("label_maps.onnx.json")
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | change))
+    with pytest.raises(UserError, match=told):
+        exported.opened(str(file))
+
+
+def test_what_does_not_go_together_is_refused(file, tmp_path):
+    with pytest.raises(UserError, match="run=last is no exported file as the others are"):
+        exported.opened_together([str(file), "last"])
+    other = tmp_path / "other.onnx"
+    shutil.copy(file, other)
+    with pytest.raises(UserError, match=r"needs other.onnx.json beside it \(No such file"):
+        exported.opened_together([str(file), str(other)])
+    beside = json.loads(file.with_name("label_maps.onnx.json").read_text()) | {"classes": ["background"]}
+    other.with_name("other.onnx.json").write_text(json.dumps(beside))
+    with pytest.raises(UserError, match="has 1 classes and .*label_maps.onnx 2, or others"):
+        exported.opened_together([str(file), str(other)])
+
+
+def test_the_engine_that_is_installed_is_taken_or_the_extra_named(monkeypatch):
+    assert exported.engine("onnxruntime") == "onnxruntime"
+    installed = {"onnxruntime"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
+    assert exported.engine(None) == "onnxruntime"
+    with pytest.raises(UserError, match=r"engine=openvino needs openvino: pip install -e '.\[openvino\]'"):
+        exported.engine("openvino")
+    installed.clear()
+    with pytest.raises(UserError, match="an exported file needs openvino or onnxruntime: pip install"):
+        exported.engine(None)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_it_has_the_logits_of_the_network_in_any_batch(engine, tmp_path, monkeypatch):
+    import keras
+
+    from clothseg.deployment import formats
+    from clothseg.models.label_maps import label_map_network
+
+    keras.utils.set_random_seed(0)
+    photos = keras.Input((32, 48, 3))
+    mixed = keras.layers.Conv2D(16, 5, strides=2, padding="same", activation="relu")(photos / 255.0)
+    network = keras.Model(photos, keras.layers.Conv2D(5, 3, padding="same")(mixed))
+    path = tmp_path / "label_maps.onnx"
+    formats.write(label_map_network(network, resize="pad"), path, name="onnx", quantize=None, calibration=list)
+    file = exported.Exported(path, "abc", tuple("abcde"), (32, 48), "pad")
+    member = file.member(engine)
+    for count in (3, 1, 2):
+        batch = np.random.default_rng(count).integers(0, 256, (count, 32, 48, 3)).astype(np.float32)
+        found = member.logits(batch)
+        assert found.dtype == np.float32 and found.shape == (count, 16, 24, 5)
+        np.testing.assert_allclose(found, network.predict_on_batch(batch), atol=1e-4)
