@@ -235,18 +235,19 @@ def pipeline(setting: Setting) -> dict[str, Compared]:
 
 
 def prediction(setting: Setting) -> dict[str, Compared]:
-    """Logits of one photo and of 64 by the training's own network, in its faster precision, and by others."""
+    """Logits of one photo and of 64 by an exported file, as `clothseg.predict` opens it, and by others."""
     files = setting.work / "exported"
-    if not (files / "network.onnx").exists():
+    if not (files / "label_maps.onnx").exists():
+        shutil.rmtree(files, ignore_errors=True)
         setting.events([*_STEP, "write", "predict", "--file", str(files)])
     *_, best = precisions()
     others = {
         "SavedModel": ("saved_model", "float32", "saved_model"),
         f"PyTorch {best}": ("torch", best, None),
         "ONNX Runtime": ("onnx", "float32", "network.onnx"),
-        **{f"OpenVINO {precision}": ("openvino", precision, "network.onnx") for precision in precisions()},
+        f"our own network in Keras, {best}": ("keras", best, None),
     }
-    needed = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
+    needed = {"torch": "torch", "onnx": "onnxruntime", "keras": "keras", "saved_model": "tensorflow"}
     found = {}
     for name, (framework, precision, file) in others.items():
         if importlib.util.find_spec(needed[framework]) is None:
@@ -255,7 +256,7 @@ def prediction(setting: Setting) -> dict[str, Compared]:
         given = (framework, "predict", "--precision", precision, *(("--file", str(files / file)) if file else ()))
         for size in (1, 64):
             more = ("--batch", str(size), "--calls", "30" if size == 1 else "6")
-            ours = ("keras", "predict", "--precision", best, *more)
+            ours = ("exported", "predict", "--file", str(files / "label_maps.onnx"), *more)
             found[f"{size} against {name}, s"] = _of_step(setting, ours, (*given, *more))
     return found
 
@@ -267,7 +268,7 @@ def native(setting: Setting) -> dict[str, Compared]:
     if not (files / "native.tflite").exists():
         setting.events([*runner, "write", "latency", str(files)])
     needed = {"saved_model": "tensorflow", "torch": "torch", "onnx": "onnxruntime", "openvino": "openvino",
-              "litert": "tensorflow"}  # fmt: skip
+              "litert": "tensorflow", "run": "keras"}  # fmt: skip
 
     def measure(runtime: str, mode: str) -> Measure:
         command = [*runner, runtime, mode, str(files), "--jpegs", str(jpegs), "--precision", precisions()[-1]]
@@ -475,14 +476,7 @@ ROWS: dict[str, tuple[Callable[[Setting], dict[str, Compared]], dict[str, float]
         {
             f"{n} against {name}, s": 1.0
             for n in (1, 64)
-            for name in (
-                "SavedModel",
-                "PyTorch float32",
-                "PyTorch bfloat16",
-                "ONNX Runtime",
-                "OpenVINO float32",
-                "OpenVINO bfloat16",
-            )
+            for name in ("SavedModel", "PyTorch float32", "PyTorch bfloat16", "ONNX Runtime")
         },
     ),
     "native": (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.step import CLASSES, POLICIES, network
+from benchmarks.step import CLASSES, POLICIES, exported, network
 
 SIZE, BATCH = 128, 16
 FILES = {"saved_model": "native", "onnx": "native.onnx", "openvino": "native.onnx", "litert": "native.tflite"}
@@ -34,22 +34,26 @@ def write(given: argparse.Namespace) -> None:
         formats.write(whole, given.file / FILES[name], name=name, quantize=None, calibration=lambda: [])
 
 
-def predictor(precision: str):
-    """What `clothseg.predict` predicts with."""
-    import keras
-
+def predictor(given: argparse.Namespace):
+    """What `clothseg.predict` predicts with: an exported file, or a run."""
     from clothseg.evaluation.predictor import Member, Predictor
 
-    keras.config.set_dtype_policy(POLICIES[precision])
-    member = Member(network("densenet121", SIZE).model, size=(SIZE, SIZE), resize="squash")
-    return Predictor([member], flip=False, offset=None)
+    if given.runtime == "ours":
+        return Predictor([exported(given.file / FILES["onnx"], SIZE).member("openvino")], flip=False, offset=None)
+    import keras
+
+    from clothseg.models.fused import least_batch
+
+    keras.config.set_dtype_policy(POLICIES[given.precision])
+    made = network("densenet121", SIZE).model
+    return Predictor([Member(made, (SIZE, SIZE), "squash", least_batch=least_batch())], flip=False, offset=None)
 
 
 def ours(given: argparse.Namespace) -> Labels:
     """The way of `clothseg.predict`, without its threads."""
     from clothseg.evaluation.upsample import label_map
 
-    found = predictor(given.precision)
+    found = predictor(given)
 
     def labels(photos: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         pairs = zip(photos, found(photos), strict=True)
@@ -68,7 +72,7 @@ def saved_model(given: argparse.Namespace) -> Labels:
     return lambda photos: model.predict(np.stack(photos), batch_size=BATCH, verbose=0)["labels"]
 
 
-def exported(given: argparse.Namespace) -> Labels:
+def plain(given: argparse.Namespace) -> Labels:
     """The file in its own runtime."""
     from clothseg.deployment import formats
 
@@ -107,7 +111,7 @@ def torch(given: argparse.Namespace) -> Labels:
 
 
 RUNTIMES = {
-    "ours": ours, "saved_model": saved_model, "onnx": exported, "litert": exported, "openvino": openvino,
+    "ours": ours, "run": ours, "saved_model": saved_model, "onnx": plain, "litert": plain, "openvino": openvino,
     "torch": torch,
 }  # fmt: skip
 
@@ -132,7 +136,7 @@ def folder(given: argparse.Namespace, paths: Sequence[Path]) -> float:
     with tempfile.TemporaryDirectory() as out:
         run = (
             _clothseg(given, Path(out))
-            if given.runtime == "ours"
+            if given.runtime in ("ours", "run")
             else _plain(RUNTIMES[given.runtime](given), Path(out))
         )
         run(paths[:BATCH])
@@ -142,12 +146,12 @@ def folder(given: argparse.Namespace, paths: Sequence[Path]) -> float:
 
 
 def _clothseg(given: argparse.Namespace, out: Path) -> Callable[[Sequence[Path]], None]:
-    """What `python -m clothseg.predict overlays=false` does once it has loaded a run."""
+    """What `python -m clothseg.predict overlays=false` does once it has loaded what it predicts with."""
     from clothseg import predict
     from clothseg.data.photos import find_photos
     from clothseg.prediction.output import Output
 
-    found = predictor(given.precision)
+    found = predictor(given)
     names = [f"class {number}" for number in range(CLASSES)]
 
     def run(paths: Sequence[Path]) -> None:
@@ -194,10 +198,10 @@ def main() -> None:
     arguments.add_argument("file", type=Path, help="folder with the files that `write` wrote")
     arguments.add_argument("--jpegs", type=Path, help="folder of photos of one size")
     arguments.add_argument("--photos", type=int, default=200)
-    arguments.add_argument("--precision", choices=[*POLICIES], default="float32", help="of ours and of PyTorch")
+    arguments.add_argument("--precision", choices=[*POLICIES], default="float32", help="of a run and of PyTorch")
     given = arguments.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if given.runtime == "ours":
+    if given.runtime == "run":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as clothseg does
     if given.runtime == "write":
         write(given)

@@ -115,14 +115,18 @@ def onnx_step(given: argparse.Namespace) -> Callable[[], object]:
     return lambda: session.run(None, {name: photos})
 
 
-def openvino_step(given: argparse.Namespace) -> Callable[[], object]:
-    """One prediction of an ONNX file by OpenVINO."""
-    import openvino
-
-    hints = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[given.precision]}
-    compiled = openvino.Core().compile_model(str(given.file), "CPU", hints)
+def exported_step(given: argparse.Namespace) -> Callable[[], object]:
+    """One prediction as `clothseg.predict` makes it with an exported file."""
     photos, _ = batch(given)
-    return lambda: compiled(photos)
+    photos, member = photos.round(), exported(given.file, given.size).member("openvino")
+    return lambda: member.logits(photos)
+
+
+def exported(file: Path, size: int):
+    """A file of our network as `clothseg.predict` opens it."""
+    from clothseg.deployment.exported import Exported
+
+    return Exported(file, "", tuple(map(str, range(CLASSES))), (size, size), "squash")
 
 
 def saved_model_step(given: argparse.Namespace) -> Callable[[], object]:
@@ -135,11 +139,16 @@ def saved_model_step(given: argparse.Namespace) -> Callable[[], object]:
 
 
 def write(given: argparse.Namespace) -> None:
-    """Our network as an ONNX file and as a SavedModel, in float32."""
+    """Our network as an ONNX file, alone and as `clothseg.export` writes it, and as a SavedModel, in float32."""
     import tf2onnx
+
+    from clothseg.deployment import formats
+    from clothseg.models.label_maps import label_map_network
 
     made = network(given.backbone, given.size).model
     given.file.mkdir(parents=True, exist_ok=True)
+    whole = label_map_network(made, resize="squash")
+    formats.write(whole, given.file / "label_maps.onnx", name="onnx", quantize=None, calibration=lambda: [])
     made.export(str(given.file / "saved_model"), verbose=False)
     import tensorflow as tf
 
@@ -156,7 +165,7 @@ def batch(given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 STEPS = {
-    "keras": keras_step, "torch": torch_step, "smp": torch_step, "onnx": onnx_step, "openvino": openvino_step,
+    "keras": keras_step, "torch": torch_step, "smp": torch_step, "onnx": onnx_step, "exported": exported_step,
     "saved_model": saved_model_step,
 }  # fmt: skip
 
