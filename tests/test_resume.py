@@ -82,7 +82,8 @@ def whole(tmp_path_factory, clothseg):
 
 def uninterrupted(folder: Path, clothseg, *arguments: str) -> tuple[Path, mlflow.entities.Run, float]:
     begun = time.monotonic()
-    done = clothseg("train", *arguments, folder=folder)
+    # By itself, as those that are killed: how long they take to begin counts.
+    done = clothseg("train", *arguments, folder=folder, PYTHONUNBUFFERED="1")
     assert done.returncode == 0, done.stderr
     (run,) = runs(folder)
     assert not states(folder)

@@ -108,7 +108,7 @@ def training_batches(
     def read_and_augment(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         read = partial(_read, photos, labels)
         changed, targets = augmentation(*read(keys[:, 3]), keys, read)
-        return changed, middle_labels(targets, keys, stride=label_stride)
+        return tf.cast(changed, tf.float32), middle_labels(targets, keys, stride=label_stride)
 
     batches = tf.data.Dataset.counter(first_pass).flat_map(examples).skip(first_step)
     batches = batches.map(read_and_augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -181,8 +181,13 @@ def evaluation_batches(photos: np.ndarray, labels: Labels, rows: np.ndarray, *, 
         Batches of (photos float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width)).
     """
     batches = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(batch_size)
-    batches = batches.map(plainly(partial(_read, photos, labels)), num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(AHEAD)
+
+    @plainly
+    def read(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        own, truth = _read(photos, labels, rows)
+        return tf.cast(own, tf.float32), truth
+
+    return batches.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)
 
 
 def steps_per_pass(count: int, batch_size: int) -> int:
@@ -194,10 +199,8 @@ def _read(photos: np.ndarray, labels: Labels, rows: tf.Tensor) -> tuple[tf.Tenso
     # Declared stateless, which reading is: of what has a state, deterministic runs would take only one batch at a time.
     read = partial(_rows_of, photos, labels)
     batch = tf.numpy_function(read, [rows], (tf.uint8, tf.uint8), stateful=False)
-    return (
-        tf.cast(tf.ensure_shape(batch[0], (None, *photos.shape[1:])), tf.float32),
-        tf.ensure_shape(batch[1], (None, *labels.shape[1:])),
-    )
+    shapes = ((None, *photos.shape[1:]), (None, *labels.shape[1:]))
+    return tuple(tf.ensure_shape(part, shape) for part, shape in zip(batch, shapes, strict=True))
 
 
 def _rows_of(photos: np.ndarray, labels: Labels, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

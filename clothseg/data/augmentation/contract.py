@@ -39,7 +39,7 @@ class Augmentation(Protocol):
         Called to make a graph, without AutoGraph: what depends on the values of tensors takes `tf.where` or `tf.cond`.
 
         Args:
-            photos: float32 (batch, height, width, 3) in 0..255.
+            photos: uint8 (batch, height, width, 3) in 0..255.
             labels: uint8 (batch, height, width).
             keys: int64 (batch, 4): seed, pass over the data (plus 2**32 for each time that the pass has shown the
                 example before), number of the variant and photo of each example. Random numbers are to be drawn from
@@ -47,6 +47,6 @@ class Augmentation(Protocol):
             read: gives other photos and their labels by their numbers, int64 (k,).
 
         Returns:
-            Photos and labels of the same shapes and types.
+            Photos of the same shape, uint8 or float32, which need not stay within 0..255; labels of the same shape.
         """
         ...

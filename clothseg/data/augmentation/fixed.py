@@ -1,13 +1,16 @@
 """The article's augmentation: fixed copies of every photo.
 
-Photos are float32 (batch, height, width, 3) in 0..255, labels uint8 (batch, height, width). Every function takes and
-gives both, so that they stay aligned; a single example without the batch axis works as well.
+A photo is uint8 (height, width, 3) in 0..255, its labels are uint8 (height, width). Every function takes and gives
+both, so that they stay aligned; where colours are changed, or pixels mixed, the photo it gives is float32. TensorFlow
+has the same functions for whole batches of floats, most of whose time goes into moving floats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -17,73 +20,100 @@ from clothseg.data.labels import IGNORE
 from clothseg.data.prepared import LabelResize
 from clothseg.errors import UserError
 
-Function = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Function = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+# What the article's functions make of every value. It works on photos in 0..1 and never clips them; neither do these.
+_LEVELS = np.arange(256, dtype=np.float32)
+_BRIGHTER = _LEVELS + np.float32(0.1 * 255)
+_NEARLY_WHITE = 255 * (_LEVELS / 255) ** np.float32(0.1)
 
 
-# The article's functions. It works on photos in 0..1 and never clips them; neither do these.
-
-
-def brightness(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def brightness(photo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Adds 0.1 of the value range to every channel (article)."""
-    return photos + 0.1 * 255, labels
+    return cv2.LUT(photo, _BRIGHTER), labels
 
 
-def gamma(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def gamma(photo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Raises photos to the power 0.1 (article), which makes them nearly white."""
-    # Without the assertion of `tf.image.adjust_gamma`: an op with a state is run one batch at a time when
-    # deterministic.
-    return 255 * (photos / 255) ** 0.1, labels
+    return cv2.LUT(photo, _NEARLY_WHITE), labels
 
 
-def hue(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def hue(photo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turns the hue by -0.1 of a full circle (article)."""
-    return 255 * tf.image.adjust_hue(photos / 255, -0.1), labels
+    colours = cv2.cvtColor(cv2.LUT(photo, _LEVELS / 255), cv2.COLOR_RGB2HSV)
+    degrees = colours[..., 0]
+    degrees -= 36
+    degrees += np.float32(360) * (degrees < 0)
+    return cv2.cvtColor(colours, cv2.COLOR_HSV2RGB) * np.float32(255), labels
 
 
-def crop(photos: tf.Tensor, labels: tf.Tensor, *, label_resize: LabelResize) -> tuple[tf.Tensor, tf.Tensor]:
+def crop(photo: np.ndarray, labels: np.ndarray, *, label_resize: LabelResize) -> tuple[np.ndarray, np.ndarray]:
     """Takes the central 0.7 of height and width and resizes it back (article)."""
-    height, width = labels.shape[-2:]
-    # As `tf.image.central_crop` rounds, whose assertions are ops with a state.
+    height, width = labels.shape
+    # As `tf.image.central_crop` rounds.
     top, left = (int((size - size * 0.7) / 2) for size in (height, width))
-    photos = photos[..., top : height - top, left : width - left, :]
-    labels = labels[..., top : height - top, left : width - left, None]
-    return tf.image.resize(photos, (height, width)), _resize_labels(labels, (height, width), label_resize)
+    photo, labels = (part[top : height - top, left : width - left] for part in (photo, labels))
+    return _resized(photo, (height, width)), _resized_labels(labels, (height, width), label_resize)
 
 
-def flip_horizontal(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def flip_horizontal(photo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Swaps left and right (article)."""
-    return tf.reverse(photos, [-2]), tf.reverse(labels, [-1])
+    return cv2.flip(photo, 1), cv2.flip(labels, 1)
 
 
-def flip_vertical(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def flip_vertical(photo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Swaps top and bottom (article)."""
-    return tf.reverse(photos, [-3]), tf.reverse(labels, [-2])
+    return photo[::-1], labels[::-1]
 
 
-def rotate(photos: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def rotate(photo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turns by 90 degrees counter-clockwise (article's code; its text says clockwise).
 
     Photos that are not square are resized back to their shape, labels by nearest neighbour.
     """
-    height, width = labels.shape[-2:]
-    # Mirrored left to right, then rows and columns swapped.
-    batch = list(range(len(photos.shape) - 3))
-    photos, labels = flip_horizontal(photos, labels)
-    photos = tf.transpose(photos, [*batch, len(batch) + 1, len(batch), len(batch) + 2])
-    labels = tf.linalg.matrix_transpose(labels)
-    if height == width:
-        return photos, labels
-    return tf.image.resize(photos, (height, width)), _resize_labels(labels[..., None], (height, width), "nearest")
+    size = labels.shape
+    photo, labels = (cv2.rotate(part, cv2.ROTATE_90_COUNTERCLOCKWISE) for part in (photo, labels))
+    if labels.shape == size:
+        return photo, labels
+    return _resized(photo, size), _resized_labels(labels, size, "nearest")
 
 
-def _resize_labels(labels: tf.Tensor, size: tuple[int, int], method: LabelResize) -> tf.Tensor:
-    # Bilinear is the article's: it mixes class numbers into classes that are not there, then truncates.
-    resized = tf.cast(tf.image.resize(labels, size, method=method), tf.uint8)
-    if method == "bilinear":
-        # What is mixed with pixels that count nowhere counts nowhere: their number is no class.
-        ignored = tf.image.resize(tf.cast(labels == IGNORE, tf.float32), size, method=method) > 0
-        resized = tf.where(ignored, tf.constant(IGNORE, tf.uint8), resized)
-    return resized[..., 0]
+def _resized(photo: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    # Of bytes OpenCV would make bytes.
+    return cv2.resize(photo.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _resized_labels(labels: np.ndarray, size: tuple[int, ...], method: LabelResize) -> np.ndarray:
+    half = np.float32(0.5)
+    centres = [
+        (np.arange(new, dtype=np.float32) + half) * np.float32(old / new)
+        for old, new in zip(labels.shape, size, strict=True)
+    ]
+    if method == "nearest":
+        rows, columns = (
+            np.minimum(places.astype(int), old - 1) for places, old in zip(centres, labels.shape, strict=True)
+        )
+        return labels[rows[:, None], columns]
+    # The article's: it mixes class numbers into classes that are not there, then truncates.
+    mixed = _bilinear(labels, centres)
+    # What is mixed with pixels that count nowhere counts nowhere: their number is no class.
+    return np.where(_bilinear(labels == IGNORE, centres) > 0, IGNORE, mixed).astype(np.uint8)
+
+
+def _bilinear(values: np.ndarray, centres: Sequence[np.ndarray]) -> np.ndarray:
+    """As `tf.image.resize` has it to the last bit, of which truncation makes a whole class."""
+    values, sides = values.astype(np.float32), []
+    for places, old in zip(centres, values.shape, strict=True):
+        places = places - np.float32(0.5)
+        first = np.floor(places)
+        bounds = (np.clip(first + more, 0, old - 1).astype(int) for more in (0, 1))
+        sides.append((*bounds, places - first))
+    (above, below, down), (before, behind, across) = sides
+    upper, lower = (
+        values[rows[:, None], before] + (values[rows[:, None], behind] - values[rows[:, None], before]) * across
+        for rows in (above, below)
+    )
+    return upper + (lower - upper) * down[:, None]
 
 
 COPIES = ("brightness", "gamma", "hue", "crop", "flip_horizontal", "flip_vertical", "rotate")
@@ -121,9 +151,7 @@ class FixedCopies:
 
     def function(self, name: str) -> Function:
         """The function of that name out of `COPIES`."""
-        if name == "crop":
-            return lambda photos, labels: crop(photos, labels, label_resize=self.label_resize)
-        return globals()[name]
+        return partial(crop, label_resize=self.label_resize) if name == "crop" else globals()[name]
 
     def fit(self, rows: np.ndarray, pixels: np.ndarray) -> None:
         """Nothing: the copies are the same whatever is in the photos."""
@@ -134,14 +162,17 @@ class FixedCopies:
         """Applies to each example the function that its variant names; variant 0 is the original."""
         if not self.copies:
             return photos, labels
-        variant = tf.cast(keys[:, 2], tf.int32)
-        # Examples of one variant are gathered, changed in one op each, and put back into their places.
-        places = tf.dynamic_partition(tf.range(tf.shape(variant)[0]), variant, len(self.variants))
-        parts = []
-        for number, place in enumerate(places):
-            part = tf.gather(photos, place), tf.gather(labels, place)
-            parts.append(self.function(self.copies[number - 1])(*part) if number else part)
-        return (
-            tf.ensure_shape(tf.dynamic_stitch(places, [part[0] for part in parts]), photos.shape),
-            tf.ensure_shape(tf.dynamic_stitch(places, [part[1] for part in parts]), labels.shape),
+        # Declared stateless, which it is: of what has a state, deterministic runs would take only one batch at a time.
+        changed, targets = tf.numpy_function(
+            self._changed, [photos, labels, keys[:, 2]], (tf.float32, tf.uint8), stateful=False
         )
+        return tf.ensure_shape(changed, photos.shape), tf.ensure_shape(targets, labels.shape)
+
+    def _changed(self, photos: np.ndarray, labels: np.ndarray, variants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        changed, targets = np.empty(photos.shape, np.float32), np.empty_like(labels)
+        functions = [None, *map(self.function, self.copies)]
+        for row, variant in enumerate(variants):
+            function = functions[variant]
+            example = photos[row], labels[row]
+            changed[row], targets[row] = example if function is None else function(*example)
+        return changed, targets

@@ -143,15 +143,15 @@ class RandomAugmentation:
         """One augmented batch.
 
         Args:
-            photos: float32 (batch, height, width, 3) in 0..255; the size has to be known.
+            photos: (batch, height, width, 3) in 0..255, uint8 or float32; the size has to be known.
             labels: uint8 (batch, height, width).
             keys: int64 (batch, parts), which all random numbers come from.
             read: gives other photos and their labels by their numbers, int64 (k,).
 
         Returns:
-            Photos and labels of the same shapes and types.
+            Photos of the same shape as float32, and labels of the same shape as uint8.
         """
-        photos, labels = tf.convert_to_tensor(photos), tf.convert_to_tensor(labels)
+        photos, labels = tf.cast(photos, tf.float32), tf.convert_to_tensor(labels)
         photos, labels = self._pasted(photos, labels, keys, read)
         photos = self._recoloured(photos, keys)
         photos, labels = self._moved(photos, labels, keys)
@@ -178,7 +178,8 @@ class RandomAugmentation:
 
         def paste(photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows, values, moves = _drawn(draw, keys, (tf.int64,), (tf.uint8,), (tf.float32, 8))
-            donors_photos, donors_labels = map(tf.convert_to_tensor, read(rows))
+            donors_photos, donors_labels = read(rows)
+            donors_photos, donors_labels = tf.cast(donors_photos, tf.float32), tf.convert_to_tensor(donors_labels)
             other_photos, other_labels = geometry.warp(donors_photos, donors_labels, moves)
             pasted = other_labels == values[:, None, None]
             return tf.where(pasted[..., None], other_photos, photos), tf.where(pasted, other_labels, labels)
