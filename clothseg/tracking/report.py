@@ -127,7 +127,7 @@ class Report:
 
     def _read(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
         rows = np.asarray(rows)
-        return self.prepared.photos[rows].astype(np.float32), self.prepared.labels[rows]
+        return self.prepared.photos[rows], self.prepared.labels[rows]
 
     def resumed(self, history: History) -> None:
         """Logs what the interruption kept from being logged of the epochs before it."""
