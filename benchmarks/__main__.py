@@ -241,6 +241,7 @@ def pipeline(setting: Setting) -> dict[str, Compared]:
 
 def prediction(setting: Setting) -> dict[str, Compared]:
     """Logits of one photo and of 64 by an exported file, as `clothseg.predict` opens it, and by others."""
+    _need("openvino")
     files = setting.work / "exported"
     if not (files / "label_maps.onnx").exists():
         shutil.rmtree(files, ignore_errors=True)
@@ -268,6 +269,7 @@ def prediction(setting: Setting) -> dict[str, Compared]:
 
 def native(setting: Setting) -> dict[str, Compared]:
     """Photos to label maps at their own size: one decoded photo, and a folder of 200 from files to files, a photo."""
+    _need("openvino")
     files, jpegs = setting.work / "exported_native", setting.photos() / "jpegs"
     runner = [sys.executable, "-m", "benchmarks.native"]
     if not (files / "native.tflite").exists():

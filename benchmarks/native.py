@@ -72,7 +72,7 @@ def saved_model(given: argparse.Namespace) -> Labels:
     return lambda photos: model.predict(np.stack(photos), batch_size=BATCH, verbose=0)["labels"]
 
 
-def plain(given: argparse.Namespace) -> Labels:
+def in_its_runtime(given: argparse.Namespace) -> Labels:
     """The file in its own runtime."""
     from clothseg.deployment import formats
 
@@ -111,8 +111,8 @@ def torch(given: argparse.Namespace) -> Labels:
 
 
 RUNTIMES = {
-    "ours": ours, "run": ours, "saved_model": saved_model, "onnx": plain, "litert": plain, "openvino": openvino,
-    "torch": torch,
+    "ours": ours, "run": ours, "saved_model": saved_model, "onnx": in_its_runtime, "litert": in_its_runtime,
+    "openvino": openvino, "torch": torch,
 }  # fmt: skip
 
 

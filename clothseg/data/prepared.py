@@ -171,7 +171,7 @@ def resize_photo(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         uint8 (height, width, 3).
     """
-    return np.rint(_bilinear(photo, size)).astype(np.uint8)
+    return np.rint(bilinear(photo, size)).astype(np.uint8)
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int], *, how: LabelResize) -> np.ndarray:
@@ -187,7 +187,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int], *, how: LabelResize
         uint8 (height, width).
     """
     if how == "bilinear":
-        return _bilinear(labels, size).astype(np.uint8)
+        return bilinear(labels, size).astype(np.uint8)
     rows, columns = (_nearest(wanted, own) for wanted, own in zip(size, labels.shape, strict=True))
     return labels.take(rows, axis=0).take(columns, axis=1)
 
@@ -202,7 +202,8 @@ def _nearest(wanted: int, own: int) -> np.ndarray:
     return np.minimum(_centres(wanted, own, offset=0.0).astype(np.intp), own - 1)
 
 
-def _bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes as `tf.image.resize` does by default, to the last bit; float32 (height, width, ...)."""
     if image.shape[:2] == size:
         return image.astype(np.float32)
     top, bottom, down = _neighbours(size[0], image.shape[0])

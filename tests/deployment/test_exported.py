@@ -76,7 +76,7 @@ def test_the_engine_that_is_installed_is_taken_or_the_extra_named(monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_it_has_the_logits_of_the_network_in_any_batch(engine, tmp_path, monkeypatch):
+def test_it_has_the_logits_of_the_network_in_any_batch(engine, tmp_path):
     import keras
 
     from clothseg.deployment import formats

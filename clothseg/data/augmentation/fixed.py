@@ -17,7 +17,7 @@ import tensorflow as tf
 from clothseg.checks import is_count, suggestion
 from clothseg.data.augmentation.contract import Read
 from clothseg.data.labels import IGNORE
-from clothseg.data.prepared import LabelResize
+from clothseg.data.prepared import LabelResize, bilinear, resize_labels
 from clothseg.errors import UserError
 
 Function = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -71,49 +71,24 @@ def rotate(photo: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Photos that are not square are resized back to their shape, labels by nearest neighbour.
     """
-    size = labels.shape
+    size = height, width = labels.shape
     photo, labels = (cv2.rotate(part, cv2.ROTATE_90_COUNTERCLOCKWISE) for part in (photo, labels))
-    if labels.shape == size:
+    if height == width:
         return photo, labels
     return _resized(photo, size), _resized_labels(labels, size, "nearest")
 
 
-def _resized(photo: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def _resized(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     # Of bytes OpenCV would make bytes.
     return cv2.resize(photo.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _resized_labels(labels: np.ndarray, size: tuple[int, ...], method: LabelResize) -> np.ndarray:
-    half = np.float32(0.5)
-    centres = [
-        (np.arange(new, dtype=np.float32) + half) * np.float32(old / new)
-        for old, new in zip(labels.shape, size, strict=True)
-    ]
-    if method == "nearest":
-        rows, columns = (
-            np.minimum(places.astype(int), old - 1) for places, old in zip(centres, labels.shape, strict=True)
-        )
-        return labels[rows[:, None], columns]
-    # The article's: it mixes class numbers into classes that are not there, then truncates.
-    mixed = _bilinear(labels, centres)
-    # What is mixed with pixels that count nowhere counts nowhere: their number is no class.
-    return np.where(_bilinear(labels == IGNORE, centres) > 0, IGNORE, mixed).astype(np.uint8)
-
-
-def _bilinear(values: np.ndarray, centres: Sequence[np.ndarray]) -> np.ndarray:
-    """As `tf.image.resize` has it to the last bit, of which truncation makes a whole class."""
-    values, sides = values.astype(np.float32), []
-    for places, old in zip(centres, values.shape, strict=True):
-        places = places - np.float32(0.5)
-        first = np.floor(places)
-        bounds = (np.clip(first + more, 0, old - 1).astype(int) for more in (0, 1))
-        sides.append((*bounds, places - first))
-    (above, below, down), (before, behind, across) = sides
-    upper, lower = (
-        values[rows[:, None], before] + (values[rows[:, None], behind] - values[rows[:, None], before]) * across
-        for rows in (above, below)
-    )
-    return upper + (lower - upper) * down[:, None]
+def _resized_labels(labels: np.ndarray, size: tuple[int, int], how: LabelResize) -> np.ndarray:
+    resized = resize_labels(labels, size, how=how)
+    if how == "bilinear":
+        # What is mixed with pixels that count nowhere counts nowhere: their number is no class.
+        resized[bilinear(labels == IGNORE, size) > 0] = IGNORE
+    return resized
 
 
 COPIES = ("brightness", "gamma", "hue", "crop", "flip_horizontal", "flip_vertical", "rotate")
