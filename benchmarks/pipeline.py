@@ -23,7 +23,9 @@ def ours(folder: Path, kind: str) -> Iterator[int]:
     from clothseg.sweeps import plugin
 
     plugin.register()
-    options = ["augmentation=light"] if kind == "light" else []
+    # The copies that the script trains on.
+    copies = "augmentation.copies=[brightness,gamma,hue,crop,flip_horizontal,flip_vertical]"
+    options = ["augmentation=light"] if kind == "light" else [copies]
     cfg = options_of(entry.compose("train", ["backbone.weights=null", *options]), "train", TrainSettings)
     settings = check(cfg, TrainSettings)
     data = assemble.data(cfg, settings)
@@ -89,8 +91,9 @@ def torch(folder: Path, kind: str) -> Iterator[int]:
             changed = change(image=photos[place], mask=labels[place])
             return changed["image"].astype(np.float32) / 255, changed["mask"]
 
+    loader = DataLoader(Photos(), batch_size=BATCH, shuffle=True, num_workers=2, persistent_workers=True)
     while True:
-        for images, _ in DataLoader(Photos(), batch_size=BATCH, shuffle=True, num_workers=2):
+        for images, _ in loader:
             yield len(images)
 
 

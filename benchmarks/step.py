@@ -18,14 +18,17 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # of Keras
 
 
 def network(backbone: str, size: int):
-    """Our U-Net with the article's decoder, of random weights, under the present precision policy."""
+    """Our U-Net with the article's decoder, of the same random weights each time, under the present policy."""
     from functools import partial
+
+    import keras
 
     from clothseg.models.backbones import build_encoder
     from clothseg.models.decoders import pix2pix, upsample
     from clothseg.models.fused import fuse
     from clothseg.models.unet import build_network
 
+    keras.utils.set_random_seed(0)
     encoder = build_encoder(backbone, image_size=(size, size), weights=None, input_scaling="matched")
     decoder = partial(pix2pix, filters=(512, 256, 128, 64), upsample=upsample)
     built = build_network(encoder, decoder=decoder, classes=CLASSES, presence=False, gate=0, name="unet")
@@ -45,7 +48,11 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
     given.parameters = sum(math.prod(weight.shape) for weight in made.model.trainable_weights)
     photos, labels = batch(given)
     if given.mode == "predict":
-        return lambda: made.model.predict_on_batch(photos)
+        from clothseg.evaluation.predictor import Member
+        from clothseg.models.fused import least_batch
+
+        member = Member(made.model, (given.size, given.size), "squash", least_batch=least_batch())
+        return lambda: member.logits(photos)
     freeze(made.encoder, given.mode == "frozen", batch_norm_frozen=False)
     made.model.compile(
         keras.optimizers.RMSprop(0.001),
@@ -126,7 +133,8 @@ def exported(file: Path, size: int):
     """A file of our network as `clothseg.predict` opens it."""
     from clothseg.deployment.exported import Exported
 
-    return Exported(file, "", tuple(map(str, range(CLASSES))), (size, size), "squash")
+    names = tuple(map(str, range(CLASSES)))
+    return Exported(path=file, run="", weights="", class_names=names, size=(size, size), resize="squash")
 
 
 def saved_model_step(given: argparse.Namespace) -> Callable[[], object]:

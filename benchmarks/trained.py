@@ -90,8 +90,12 @@ def _told(name: str, function: Callable) -> Callable:
 
 
 def without_tracking() -> None:
-    """Nothing is logged, drawn or kept: what a training costs by itself."""
+    """Nothing is logged, measured of the machine, drawn or kept: what a training costs by itself.
+
+    Its run is made in the store, before the training begins.
+    """
     from clothseg.tracking.report import Report
+    from clothseg.tracking.run import TrackedRun, _SystemMetrics
     from clothseg.training.checkpoints import Checkpoints
 
     def nothing(*arguments: object, **options: object) -> None:
@@ -103,6 +107,8 @@ def without_tracking() -> None:
     for name in ("data", "augmentation", "after_epoch", "after_phase", "conclude"):
         setattr(Report, name, nothing)
     Checkpoints.keep, Checkpoints.__call__ = nothing, remember
+    TrackedRun._put = nothing
+    _SystemMetrics.start = _SystemMetrics.finish = nothing
 
 
 if __name__ == "__main__":

@@ -98,3 +98,55 @@ def test_operations_of_convolutions_are_those_counted_by_hand():
     across = keras.layers.DepthwiseConv2D(3, padding="same", name="across")(up)
     # 16 pixels x 9 places x 3 x 4 weights; 16 pixels x 9 x 4 x 5; 64 pixels x 9 x 5; a product and a sum each
     assert dict(convolutions(keras.Model(photo, across))) == {"down": 3456, "up": 5760, "across": 5760}
+
+
+def test_in_every_pair_the_target_is_what_the_script_has_just_ended_with(monkeypatch, tmp_path):
+    from benchmarks import __main__ as rows
+
+    ended = iter([(0.8, 100.0), (0.6, 90.0)])
+    ours = [{"event": "epoch", "seconds": 10.0 * number, "accuracy": 0.5 + 0.1 * number} for number in (1, 2, 3)]
+    order = []
+
+    def events(self, command):
+        order.append("script" if "benchmarks.article_script" in command else "ours")
+        if order[-1] == "ours":
+            return ours
+        accuracy, seconds = next(ended)
+        return [{"event": "epoch", "accuracy": accuracy}, {"event": "end", "seconds": seconds}]
+
+    monkeypatch.setattr(rows.Setting, "events", events)
+    monkeypatch.setattr(rows.Setting, "photos", lambda self: tmp_path)
+    monkeypatch.setattr(rows, "_tell", lambda what: None)
+    setting = rows.Setting(tmp_path, {"mobilenetv2": "a", "densenet169": "b"}, 2)
+    assert rows.target(setting) == {"seconds": Compared((30.0, 10.0), (100.0, 90.0))}
+    assert order == ["script", "ours", "script", "ours"]
+    ended = iter([(0.9, 100.0), (0.6, 90.0)])
+    with pytest.raises(rows.Skipped, match=r"reached 0.8000 at most, and the script 0.9000"):
+        rows.target(setting)
+
+
+def test_files_are_written_once_for_the_code_as_it_is(monkeypatch, tmp_path):
+    from benchmarks import __main__ as rows
+
+    made = []
+
+    def events(self, command):
+        made.append(command)
+        (tmp_path / "files").mkdir()
+
+    monkeypatch.setattr(rows.Setting, "events", events)
+    setting = rows.Setting(tmp_path, {}, 1)
+    for _ in range(2):
+        setting.written(tmp_path / "files", ["write"])
+    assert made == [["write"]]
+    # As after a change, or when it was stopped.
+    (tmp_path / "files" / "done").write_text("another")
+    setting.written(tmp_path / "files", ["write"])
+    assert len(made) == 2
+
+
+def test_an_exported_file_is_opened_as_the_network_that_was_written(tmp_path):
+    from benchmarks.step import CLASSES, exported
+
+    file = exported(tmp_path / "network.onnx", 96)
+    assert file.size == (96, 96) and file.resize == "squash" and len(file.class_names) == CLASSES
