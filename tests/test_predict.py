@@ -91,7 +91,17 @@ def test_an_exported_file_labels_as_its_run_without_tensorflow(clothseg, trained
     run, file = (
         json.loads((tmp_path / by / "predictions.jsonl").read_text().partition("\n")[0]) for by in ("run", "file")
     )
-    assert run["run"] == file["run"] and file["weights"] == ["label_maps.onnx"]
+    assert (run["run"], run["weights"]) == (file["run"], file["weights"]) and file["file"] == ["label_maps.onnx"]
+    assert file["engine"] == ("onnxruntime" if options else "openvino")
+
+
+def test_exports_of_other_weights_of_a_run_do_not_go_on_with_its_label_maps(clothseg, trained, exported, tmp_path):
+    options = ["run=last", "weights=best", "format=onnx", f"output={tmp_path}", "photos=1"]
+    assert clothseg("export", *options, folder=trained).returncode == 0
+    common = ["photos=photos/a.jpg", f"output={tmp_path}/out"]
+    assert clothseg("predict", f"run={exported}", *common, folder=trained).returncode == 0
+    other = clothseg("predict", f"run={tmp_path}/label_maps.onnx", *common, folder=trained)
+    assert other.returncode == 2 and "has predictions made with weights=['last.weights.h5']" in other.stderr
 
 
 def test_what_is_settled_in_an_exported_file_is_told_on_one_line(clothseg, trained, exported):

@@ -21,13 +21,14 @@ ENDING = ".onnx"
 Engine = Literal["openvino", "onnxruntime"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """A file that `clothseg.export` wrote, and what is written beside it.
 
     Attributes:
         path: of the file.
         run: that it was made of.
+        weights: of that run, by the name of their file.
         class_names: one per class.
         size: height and width that the network was trained for, in pixels.
         resize: whether it is shown photos squashed into that size or padded to it.
@@ -35,6 +36,7 @@ class Exported:
 
     path: Path
     run: str
+    weights: str
     class_names: tuple[str, ...]
     size: tuple[int, int]
     resize: Literal["squash", "pad"]
@@ -74,7 +76,14 @@ def opened(name: str) -> Exported:
         resize: Any = told["resize"]
         if resize not in ("squash", "pad"):
             raise ValueError(f"resize is {resize}")
-        return Exported(path, str(told["run"]), tuple(map(str, told["classes"])), (height, width), resize)
+        return Exported(
+            path=path,
+            run=str(told["run"]),
+            weights=str(told["weights"]),
+            class_names=tuple(map(str, told["classes"])),
+            size=(height, width),
+            resize=resize,
+        )
     except OSError as error:
         raise UserError(f"run={name} needs {beside.name} beside it ({error.strerror}); {again}") from error
     except (KeyError, TypeError, ValueError) as error:

@@ -55,7 +55,7 @@ class Output:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         known = [record for record in map(_parsed, lines) if record is not None]
         if known and known[0] != made_by:
-            differing = next((key for key in made_by if known[0].get(key) != made_by[key]), "something")
+            differing = next(key for key in {**made_by, **known[0]} if known[0].get(key) != made_by.get(key))
             raise UserError(
                 f"output={self.folder} has predictions made with {differing}={known[0].get(differing)} instead of "
                 f"{made_by.get(differing)}; name another folder, or remove this one"

@@ -17,14 +17,16 @@ def file(tmp_path):
     """A file of an exported network, for what does not run it."""
     path = tmp_path / "label_maps.onnx"
     path.write_bytes(b"no network")
-    described = {"run": "abc", "classes": ["background", "hat"], "size": [64, 32], "resize": "pad"}
+    described = {
+        "run": "abc", "weights": "best.weights.h5", "classes": ["background", "hat"], "size": [64, 32], "resize": "pad",
+    }  # fmt: skip
     path.with_name("label_maps.onnx.json").write_text(json.dumps(described))
     return path
 
 
 def test_it_says_what_is_written_beside_it(file):
     found = exported.opened(str(file))
-    assert (found.run, found.class_names) == ("abc", ("background", "hat"))
+    assert (found.run, found.weights, found.class_names) == ("abc", "best.weights.h5", ("background", "hat"))
     assert (found.size, found.resize) == ((64, 32), "pad")
 
 
@@ -88,7 +90,8 @@ def test_it_has_the_logits_of_the_network_in_any_batch(engine, tmp_path):
     network = keras.Model(photos, keras.layers.Conv2D(5, 3, padding="same")(mixed))
     path = tmp_path / "label_maps.onnx"
     formats.write(label_map_network(network, resize="pad"), path, name="onnx", quantize=None, calibration=list)
-    file = exported.Exported(path, "abc", tuple("abcde"), (32, 48), "pad")
+    about = {"run": "abc", "weights": "last.weights.h5", "class_names": tuple("abcde"), "size": (32, 48)}
+    file = exported.Exported(path=path, resize="pad", **about)
     member = file.member(engine)
     for count in (3, 1, 2):
         batch = np.random.default_rng(count).integers(0, 256, (count, 32, 48, 3)).astype(np.float32)

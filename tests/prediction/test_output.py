@@ -85,6 +85,10 @@ def test_predictions_of_something_else_are_refused(tmp_path):
     output(tmp_path / "out")
     with pytest.raises(UserError, match=r"has predictions made with run=\['abc'\] instead of \['other'\]"):
         output(tmp_path / "out", run="other")
+    file = {"run": ["abc"], "scales": [1.0], "file": ["label_maps.onnx"]}
+    Output(tmp_path / "of_file", made_by=file, class_names=NAMES, overlays=False)
+    with pytest.raises(UserError, match=r"has predictions made with file=\['label_maps.onnx'\] instead of None"):
+        output(tmp_path / "of_file")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="output=.*file cannot be used"):
         output(tmp_path / "file")
