@@ -43,7 +43,7 @@ def compared(trainings: Sequence[trained.Trained], settings: Comparing) -> Compa
     offsets = [scoring.offset(settings, training) for training in trainings]
     log.info("%s: %d photos; loading Keras", photos.what, len(photos.names))
     # The last may have been trained by this very process, which has its threads then and cannot take others.
-    trainings[-1].load_keras()
+    trainings[-1].load_keras(precision=None)
 
     from clothseg.evaluation.bootstrap import bootstrap
     from clothseg.evaluation.together import evaluate_together

@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     class_names, _ = scoring.scored_classes(settings, first)
     offset = scoring.offset(settings, first)
     log.info("%s: %d photos; loading Keras", photos.what, len(photos.names))
-    first.load_keras()
+    first.load_keras(precision=None)
 
     from clothseg.tracking import evaluation as tracking
 

@@ -41,14 +41,14 @@ def main(cfg: DictConfig) -> None:
     photos = scoring.photos_of_split(settings, training)
     _make(folder)
     log.info("%d photos of %s to compare on; loading Keras", min(settings.photos, len(photos.names)), photos.what)
-    training.load_keras()
+    # Other runtimes compute in float32, whatever was trained in.
+    training.load_keras(precision="float32")
 
     from clothseg.deployment.parity import parity
     from clothseg.evaluation.predictor import Predictor
     from clothseg.models.label_maps import label_map_network
 
     formats.check_backend(settings.format)
-    # Other runtimes compute in float32, whatever was trained in.
     original = training.model(size=training.size, precision="float32")
     network = label_map_network(original, resize=training.settings.prepare.resize)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as aside:
@@ -104,6 +104,7 @@ def _described(training: trained.Trained, settings: ExportSettings, found: Parit
     """What whoever takes the file away has to know."""
     return {
         "run": training.found.run_id or training.found.name,
+        "weights": training.weights.name,
         "commit": training.found.commit,
         "format": settings.format,
         "quantize": settings.quantize,

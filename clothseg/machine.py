@@ -8,6 +8,9 @@ from pathlib import Path
 
 # By which oneDNN and Eigen choose their kernels.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# With one of which TensorFlow computes by oneDNN unless it is told otherwise.
+_FOR_ONEDNN = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"  # the variable that tells it, when it is loaded
 
 
 def description(*, threads: int | None) -> str:
@@ -21,12 +24,27 @@ def description(*, threads: int | None) -> str:
     gpus = [device for device in keras.distribution.list_devices() if not device.lower().startswith("cpu")]
     if gpus:
         return ", ".join(_names(gpus))
-    plain = keras.backend.backend() == "tensorflow" and os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0"
+    plain = keras.backend.backend() == "tensorflow" and not with_onednn(os.environ.get(ONEDNN))
     return f"{processor()}, {threads or os.cpu_count()} threads{', without oneDNN' if plain else ''}"
+
+
+def with_onednn(variable: str | None) -> bool:
+    """Whether TensorFlow computes by oneDNN where `ONEDNN` had this value when it was loaded."""
+    if variable in ("0", "1"):
+        return variable == "1"
+    _, flags = _processor()
+    # What other processors than x86 have is not told apart.
+    return "avx" not in flags or not flags.isdisjoint(_FOR_ONEDNN)
 
 
 def processor() -> str:
     """Name and relevant instructions of the processor, as far as the system tells."""
+    name, flags = _processor()
+    return " ".join([name, *(instruction for instruction in INSTRUCTIONS if instruction in flags)])
+
+
+def _processor() -> tuple[str, set[str]]:
+    """Its name, and all of its instructions."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -37,7 +55,7 @@ def processor() -> str:
                 flags = set(value.split())
     except OSError:
         pass  # there is no such file elsewhere than on Linux
-    return " ".join([name, *(instruction for instruction in INSTRUCTIONS if instruction in flags)])
+    return name, flags
 
 
 def has_bfloat16() -> bool:

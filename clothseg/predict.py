@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -63,12 +63,12 @@ class _Networks:
 
     Attributes:
         class_names: one per class.
-        made_by: what tells its predictions from those of others.
+        made_by: what tells its predictions from those of others, fit for JSON.
         load: gets it ready.
     """
 
     class_names: Sequence[str]
-    made_by: Mapping[str, Sequence[str]]
+    made_by: Mapping[str, Any]
     load: Callable[[], Predictor]
 
 
@@ -81,7 +81,7 @@ def _trainings(settings: PredictSettings) -> _Networks:
     trainings = trained.opened_together(settings.runs, weights=settings.weights)
 
     def load() -> Predictor:
-        trainings[0].load_keras()
+        trainings[0].load_keras(precision=None)
         return scoring.predictor(trainings, flip=settings.flip, scales=settings.scales, offset=None)
 
     made_by = {
@@ -104,7 +104,12 @@ def _exported(settings: PredictSettings) -> _Networks:
         log.info("loading %s", engine)
         return Predictor([file.member(engine) for file in files], flip=settings.flip, offset=None)
 
-    made_by = {"run": [file.run for file in files], "weights": [file.path.name for file in files]}
+    made_by = {
+        "run": [file.run for file in files],
+        "weights": [file.weights for file in files],
+        "file": [file.path.name for file in files],
+        "engine": engine,
+    }
     return _Networks(files[0].class_names, made_by, load)
 
 

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     class_names, _ = scoring.scored_classes(settings, first)
     offsets = [scoring.offset(settings, training) for training in trainings]
     log.info("%s: %d photos; loading Keras", photos.what, len(photos.names))
-    first.load_keras()
+    first.load_keras(precision=None)
 
     from clothseg.reporting import curves
     from clothseg.reporting.page import Example, Run, page, spread

@@ -74,12 +74,17 @@ class Trained:
             cfg.dataset.root = root
         return assemble.data(cfg, self.settings)
 
-    def load_keras(self) -> None:
-        """Loads Keras with the seed of the training, on every core of this machine."""
+    def load_keras(self, *, precision: str | None) -> None:
+        """Loads Keras with the seed of the training, on every core of this machine.
+
+        Args:
+            precision: that is to be computed in; None for that of the training.
+        """
         from clothseg.training import backend
 
         options = self.settings
-        backend.load(seed=options.seed, deterministic=options.deterministic, threads=None, precision=options.precision)
+        precision = precision or options.precision
+        backend.load(seed=options.seed, deterministic=options.deterministic, threads=None, precision=precision)
 
     def model(self, *, size: assemble.Size, precision: str | None) -> keras.Model:
         """The network with its weights, photos float32 (batch, *size, 3) in 0..255 to logits.

@@ -46,8 +46,9 @@ def run(job: dict) -> int:
         # What both have is appended, in the order in which it was written.
         os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(job["folder"])
+    as_loaded = {"TF_ENABLE_ONEDNN_OPTS": os.environ["TF_ENABLE_ONEDNN_OPTS"]}
     os.environ.clear()
-    os.environ.update(job["environment"])
+    os.environ.update(job["environment"] | as_loaded)
     sys.argv[1:] = job["arguments"]
     sys.path[0] = job["folder"]
     status = 0

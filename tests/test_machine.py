@@ -6,7 +6,7 @@ import pytest
 
 from clothseg import machine
 
-CPUINFO = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 avx512f sse\n"
+CPUINFO = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx avx2 avx512f avx512_vnni sse\n"
 
 
 def test_a_processor_is_told_with_the_instructions_that_kernels_are_chosen_by(monkeypatch):
@@ -19,12 +19,19 @@ def test_a_processor_is_told_with_the_instructions_that_kernels_are_chosen_by(mo
     assert machine.description(threads=2) == "Some CPU @ 2 GHz avx2 avx512f, 2 threads"
 
 
-def test_it_tells_that_tensorflow_computes_without_onednn(monkeypatch):
+@pytest.mark.parametrize(
+    ("variable", "flags", "without"),
+    [
+        ("0", "avx avx2 avx512_vnni", True), ("1", "avx avx2", False), ("", "avx avx2", True),
+        ("", "avx avx2 avx_vnni", False), ("", "asimd", False),
+    ],
+)  # fmt: skip
+def test_it_tells_that_tensorflow_computes_without_onednn(variable, flags, without, monkeypatch):
     keras = pytest.importorskip("keras")
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding: CPUINFO)
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert machine.description(threads=2) == "Some CPU @ 2 GHz avx2 avx512f, 2 threads, without oneDNN"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: f"model name : Some CPU\nflags : {flags}\n")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", variable)
+    assert machine.description(threads=2).endswith(", without oneDNN") is without
 
 
 def test_where_the_system_does_not_tell_there_is_a_name_all_the_same(monkeypatch):

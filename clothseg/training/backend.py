@@ -14,6 +14,8 @@ from typing import Any
 from clothseg import machine
 from clothseg.errors import UserError
 
+log = logging.getLogger(__name__)
+_chosen: dict[str, bool] = {}  # whether it was left to us to use oneDNN, once TensorFlow is loaded
 # What TensorFlow says of itself on every machine, through the C library and before its log level counts: that oneDNN
 # is on, which instructions it was built for, and that there is no GPU, which reads like an error.
 _CHATTER = re.compile(
@@ -36,10 +38,7 @@ def load(*, seed: int, deterministic: bool, threads: int | None, precision: str)
     Raises:
         UserError: this process has computed with another number of threads.
     """
-    # TensorFlow by itself uses oneDNN only where there is AVX-512 VNNI; with AVX2 alone float32 is faster too, by
-    # a sixth to a third of a step. 16 bits, for which there are no instructions there, take several times as long.
-    if precision in ("auto", "float32") or machine.has_bfloat16():
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    _choose_onednn(precision)
     with _without_chatter():
         import keras
 
@@ -57,6 +56,26 @@ def load(*, seed: int, deterministic: bool, threads: int | None, precision: str)
             tf.config.list_physical_devices()
             if deterministic:
                 tf.config.experimental.enable_op_determinism()
+
+
+def _choose_onednn(precision: str) -> None:
+    # TensorFlow by itself uses oneDNN only where there is AVX-512 VNNI; with AVX2 alone float32 is faster too, by
+    # a sixth to a third of a step. 16 bits, for which there are no instructions there, take several times as long.
+    wanted = "1" if precision in ("auto", "float32") or machine.has_bfloat16() else None
+    if "tensorflow" not in sys.modules:
+        _chosen["by us"] = machine.ONEDNN not in os.environ
+        if wanted is not None:
+            os.environ.setdefault(machine.ONEDNN, wanted)
+        return
+    # It was decided when TensorFlow was loaded, and the variable still says how.
+    now = machine.with_onednn(os.environ.get(machine.ONEDNN))
+    if _chosen.get("by us") and machine.with_onednn(wanted) != now:
+        log.warning(
+            "precision=%s is computed %s oneDNN here, as the first training of this process was, and rounds otherwise "
+            "than by itself; hydra/launcher=workers hydra.launcher.jobs_per_process=1 gives every run a process",
+            precision,
+            "by" if now else "without",
+        )
 
 
 def _not_retracing(record: logging.LogRecord) -> bool:

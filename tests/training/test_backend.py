@@ -73,10 +73,39 @@ def test_lines_seen_on_machines_without_a_gpu_are_chatter(line):
     ],
 )  # fmt: skip
 def test_onednn_is_on_where_it_is_faster_unless_told_otherwise(precision, name, given, wanted, monkeypatch):
-    monkeypatch.setattr(machine, "processor", lambda: name)
+    flags = name.removeprefix("Some CPU ").split()
+    monkeypatch.setattr(machine, "_processor", lambda: ("Some CPU", {"avx", *flags}))
+    # As in a process that has not loaded it yet.
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     # First set, so that it is afterwards what it was before.
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given or "")
     if given is None:
         del os.environ["TF_ENABLE_ONEDNN_OPTS"]
-    backend.load(seed=0, deterministic=False, threads=None, precision=precision)
+    backend._choose_onednn(precision)
     assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == wanted
+
+
+@pytest.mark.parametrize(
+    ("flags", "first", "second", "told"),
+    [
+        ("avx2", "float32", "mixed_bfloat16", "mixed_bfloat16 is computed by oneDNN here"),
+        ("avx2", "mixed_bfloat16", "auto", "auto is computed without oneDNN here"),
+        ("avx2", "auto", "float32", None),
+        ("avx2 avx512f avx512_bf16 avx512_vnni", "float32", "mixed_bfloat16", None),
+    ],
+)
+def test_what_the_first_training_of_a_process_decided_is_told_to_those_after_it(
+    flags, first, second, told, monkeypatch, caplog
+):
+    monkeypatch.setattr(machine, "_processor", lambda: ("Some CPU", {"avx", *flags.split()}))
+    monkeypatch.setattr(backend, "_chosen", {})
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "")
+    del os.environ["TF_ENABLE_ONEDNN_OPTS"]
+    with monkeypatch.context() as not_loaded:
+        not_loaded.delitem(sys.modules, "tensorflow", raising=False)
+        backend._choose_onednn(first)
+    monkeypatch.setitem(sys.modules, "tensorflow", object())
+    before = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
+    backend._choose_onednn(second)
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == before
+    assert told in caplog.text if told else not caplog.records
