@@ -22,8 +22,8 @@ from clothseg.machine import processor
 def fuse(model: keras.Model, *, deterministic: bool) -> None:
     """Lets TensorFlow compute batch norms in one operation, and gradients of doubling convolutions as matrix products.
 
-    Does nothing under another backend of Keras, and leaves layers alone that have options for which there is no such
-    operation.
+    Does nothing under another backend of Keras, leaves layers alone that have options for which there is no such
+    operation, and on a GPU the gradients.
 
     Args:
         model: is changed; models within it are gone through too.
@@ -34,10 +34,10 @@ def fuse(model: keras.Model, *, deterministic: bool) -> None:
         return
     import tensorflow as tf
 
-    still = not (deterministic and tf.config.list_physical_devices("GPU"))
-    slow = {"bfloat16"}  # numbers in which a doubling convolution's gradient is
-    if _on_avx2_alone():
-        slow.add("float32")
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    still = not (deterministic and on_gpu)
+    # Numbers in which a doubling convolution's gradient is slow: oneDNN's, which GPUs do without.
+    slow = set() if on_gpu else {"bfloat16", "float32"} if _on_avx2_alone() else {"bfloat16"}
     for layer in _layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.call = _batch_norm(layer, still=still)
@@ -79,7 +79,7 @@ def _batch_norm(layer: keras.layers.BatchNormalization, *, still: bool) -> Calla
         fusible = (
             mask is None and len(inputs.shape) == 4 and layer.axis in (-1, 3)
             and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
-            and not (moving and (layer.renorm or layer.synchronized))
+            and not (moving and (getattr(layer, "renorm", False) or layer.synchronized))
             and (moving or still or not training)
         )  # fmt: skip
         if not fusible:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -108,6 +110,9 @@ def test_other_convolutions_stay_as_they_are(options, monkeypatch):
     assert layer.call == before
 
 
+@pytest.mark.skipif(
+    "renorm" not in inspect.signature(keras.layers.BatchNormalization).parameters, reason="needs a later Keras"
+)
 def test_batch_norms_of_which_there_is_no_fused_one_stay_keras_own():
     def layers():
         return [keras.layers.BatchNormalization(renorm=True, momentum=0.7)]
@@ -115,6 +120,40 @@ def test_batch_norms_of_which_there_is_no_fused_one_stay_keras_own():
     plain, fused = made(layers, "float32"), made(layers, "float32")
     fuse(fused, deterministic=False)
     same(trained(plain, photos(), training=True)[0], trained(fused, photos(), training=True)[0], "float32")
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_on_a_gpu_gradients_stay_keras_own_and_of_norms_that_stand_still_if_deterministic(deterministic, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
+
+    def layers():
+        norm = keras.layers.BatchNormalization()
+        norm.trainable = False
+        return [norm, keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same")]
+
+    model = made(layers, "mixed_bfloat16")
+    norm, convolution = model.layers
+    before = convolution.call
+    fuse(model, deterministic=deterministic)
+    assert convolution.call == before
+    operations = trained(model, photos(), training=True)[1]
+    assert ("FusedBatchNormV3" in operations) is not deterministic
+
+
+def test_a_network_is_fused_as_the_configuration_says():
+    from clothseg import assemble, entry
+    from clothseg.settings import TrainSettings, check, options_of
+
+    def calls(fused: bool) -> list[bool]:
+        options = ["backbone=mobilenetv2", "backbone.weights=null", "image_size=[32,32]", f"fused_layers={fused}"]
+        cfg = options_of(entry.compose("train", options), "train", TrainSettings)
+        network = assemble.network(cfg, check(cfg, TrainSettings), classes=3, size=(32, 32))
+        layers = network.model._flatten_layers()
+        norms = [one for one in layers if isinstance(one, keras.layers.BatchNormalization)]
+        assert norms
+        return ["call" in vars(norm) for norm in norms]
+
+    assert all(calls(True)) and not any(calls(False))
 
 
 def test_one_value_a_channel_has_no_variance():
