@@ -151,8 +151,10 @@ class Report:
             self.curves(history)
 
     def _scores(self, epoch: Epoch) -> None:
-        background = {"val/background_accuracy": float(scores.background_accuracy(Counts.of(epoch.confusion)))}
-        self.run.scores(epoch.scores | background, step=epoch.number)
+        values = dict(epoch.scores)
+        if epoch.confusion.size:  # which a store that lost several epochs is too late for
+            values["val/background_accuracy"] = float(scores.background_accuracy(Counts.of(epoch.confusion)))
+        self.run.scores(values, step=epoch.number)
         self.logged = epoch.number
 
     def after_phase(self, epoch: Epoch, history: History) -> None:
