@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from small_backbone import SMALL_BACKBONE
 from clothseg.errors import UserError
 from clothseg.tracking.store import open_store
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 PASSWORD = "correct-horse-7"
 TOKEN = "battery-staple-11"
 # Users by name and password, and as a proxy lets them through, by a token.
@@ -43,6 +47,14 @@ TRAINING = (
 )  # fmt: skip
 
 
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    """The text with something else for what must be in it."""
+    for old, new in pairs:
+        assert old in text, text
+        text = text.replace(old, new)
+    return text
+
+
 class Server:
     """`mlflow server` with users, which keeps the artifacts itself."""
 
@@ -52,27 +64,38 @@ class Server:
             self.port = free.getsockname()[1]
         self.address, self.folder, self.store = f"http://127.0.0.1:{self.port}", folder, store
         self.process: subprocess.Popen[bytes] | None = None
+        # Both as the page has them, but for what is of this place and for tokens.
+        page = (DOCS / "server.md").read_text(encoding="utf-8").replace("\\\n", " ")
+        users = re.search(r"^    \[mlflow\]\n(?:    .*\n)+", page, re.MULTILINE)[0].replace("    ", "")
         (folder / "users.ini").write_text(
-            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder / 'users.db'}\n"
-            f"admin_username = keeper\nadmin_password = {PASSWORD}\n"
-            "authorization_function = by_token:authenticate\n"
+            replaced(
+                users,
+                ("/srv/mlflow", str(folder)),
+                ("CHANGE-ME-12-LETTERS", PASSWORD),
+                ("mlflow.server.auth:authenticate_request_basic_auth", "by_token:authenticate"),
+            )
         )
         (folder / "by_token.py").write_text(AUTHENTICATION)
+        told = replaced(
+            re.search(r"^    mlflow server .*", page, re.MULTILINE)[0],
+            ("0.0.0.0", "127.0.0.1"),
+            ("localhost:5000", "127.0.0.1:5000"),
+            ("5000", str(self.port)),
+            ("postgresql://mlflow:PASSWORD@localhost/mlflow", store),
+            ("/srv/mlflow", str(folder)),
+        )
+        self.command = [sys.executable, "-m", *shlex.split(told), "--workers", "1"]
 
     def start(self) -> None:
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--port", str(self.port),
-            "--workers", "1", "--backend-store-uri", self.store, "--artifacts-destination",
-            str(self.folder / "artifacts"), "--allowed-hosts", f"tracking:{self.port},127.0.0.1:{self.port}",
-        ]  # fmt: skip
         own = {
             "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "users.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
             "PYTHONPATH": str(self.folder),
         }  # fmt: skip
         with (self.folder / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=os.environ | own, stdout=output, stderr=output, start_new_session=True
-            )
+                self.command, cwd=self.folder, env=os.environ | own, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
         for _ in range(240):
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
             try:
@@ -174,10 +197,33 @@ def files(client: mlflow.MlflowClient, run_id: str, folder: str | None = None) -
     return found
 
 
+def scores(client: mlflow.MlflowClient, run) -> dict[str, list[tuple[int, float]]]:
+    """What was logged for every epoch, and at the end; not of the machine or of its time."""
+    names = [name for name in run.data.metrics if name.startswith(("train/", "val/", "val_", "learning_rate"))]
+    return {name: [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, name)] for name in names}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, clothseg, tmp_path_factory) -> None:
+    """A run of that name as `short` is, with the server there."""
+    options = (*TRAINING, "schedule.phases.training.epochs=2", "tracking.run_name=undisturbed")
+    done = clothseg("train", *options, folder=tmp_path_factory.mktemp("undisturbed"), **server.variables())
+    assert done.returncode == 0, done.stderr
+
+
 def assert_whole(client: mlflow.MlflowClient, name: str, *, epochs: int) -> None:
-    """A run lacks nothing of what a training logs."""
-    run = run_named(client, name)
+    """A run lacks nothing of what a training logs, nor of what an undisturbed one did."""
+    run, other = run_named(client, name), run_named(client, "undisturbed")
     assert run.info.status == "FINISHED" and "not_logged" not in run.data.tags
+    assert set(run.data.metrics) == set(other.data.metrics) and set(run.data.params) == set(other.data.params)
+    assert files(client, run.info.run_id) == files(client, other.info.run_id)
+    found, known = scores(client, run), scores(client, other)
+    assert len(known) > 20
+    for metric, values in known.items():
+        if epochs == 2:
+            assert found[metric] == values, metric
+        elif len(values) == 2:
+            assert [step for step, _ in found[metric]] == list(range(1, epochs + 1)), metric
     for metric in ("train/loss", "val/accuracy", "val/miou", "learning_rate"):
         assert [one.step for one in client.get_metric_history(run.info.run_id, metric)] == list(range(1, epochs + 1))
     assert {"val_native/accuracy", "val_best/epoch", "duration_seconds"} <= set(run.data.metrics)
@@ -191,14 +237,14 @@ def assert_whole(client: mlflow.MlflowClient, name: str, *, epochs: int) -> None
     assert model.status == "READY" and model.name == "model"
 
 
-def test_a_training_goes_on_while_the_server_is_away_and_nothing_is_missing_afterwards(trainings, client):
+def test_a_training_goes_on_while_the_server_is_away_and_nothing_is_missing_afterwards(trainings, undisturbed, client):
     folder, printed = trainings["long"]
     assert "does not take what is logged" in printed and "is back after" in printed
     assert_whole(client, "long", epochs=40)
     assert not list(folder.rglob("outbox"))
 
 
-def test_what_a_server_did_not_take_in_time_one_command_delivers(trainings, client, clothseg, server):
+def test_what_a_server_did_not_take_in_time_one_command_delivers(trainings, undisturbed, client, clothseg, server):
     folder, printed = trainings["short"]
     assert "is still away" in printed and "python -m clothseg.deliver" in printed
     assert run_named(client, "short").info.status == "RUNNING"
@@ -232,7 +278,7 @@ def assert_nowhere(secrets: list[bytes], places: list[Path]) -> None:
         assert not any(secret in path.read_bytes() for secret in secrets), path
 
 
-def test_a_token_lets_a_training_in_and_is_in_nothing_that_it_leaves(server, client, clothseg, tmp_path):
+def test_a_token_lets_a_training_in_and_is_in_nothing_that_it_leaves(server, undisturbed, client, clothseg, tmp_path):
     given = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_TRACKING_TOKEN": TOKEN}
     options = (*TRAINING, "schedule.phases.training.epochs=1", "tracking.run_name=token")
     done = clothseg("train", *options, folder=tmp_path, **given)
@@ -243,6 +289,39 @@ def test_a_token_lets_a_training_in_and_is_in_nothing_that_it_leaves(server, cli
     refused = clothseg("train", *options, folder=tmp_path, **(given | {"MLFLOW_TRACKING_TOKEN": "of-somebody-else"}))
     (line,) = refused.stderr.splitlines()
     assert refused.returncode == 2 and line.startswith("clothseg: cannot track in") and "of-somebody-else" not in line
+
+
+@pytest.mark.parametrize(("page", "databases"), [("server.md", 1), ("sweeps.md", 2)])
+def test_the_databases_of_a_page_belong_to_the_role_of_its_addresses(page, databases):
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    if "CLOTHSEG_TEST_POSTGRES" not in os.environ:
+        pytest.skip("needs a PostgreSQL server's address in CLOTHSEG_TEST_POSTGRES, as under .ci/postgres")
+    server = sqlalchemy.make_url(os.environ["CLOTHSEG_TEST_POSTGRES"])
+    text = (DOCS / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    (role,) = re.findall(r"CREATE ROLE (\w+)", text)
+    made = re.findall(r"CREATE DATABASE (\w+)", text)
+    addresses = dict.fromkeys(re.findall(r"postgresql://\S+", text))
+    assert len(made) == databases
+    urls = map(sqlalchemy.make_url, addresses)
+    assert {(url.username, url.database) for url in urls} == {(role, name) for name in made}
+    # Under names of its own, as roles are of the whole server.
+    own = {name: f"{name}_{uuid.uuid4().hex}" for name in {role, *made}}
+    command = re.search(r"^    (psql .*)", text, re.MULTILINE)[1]
+    command = re.sub(r"(?<=ROLE |BASE |WNER )\w+", lambda found: own[found[0]], command)
+    variables = {
+        "PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": server.username, "PGPASSWORD": server.password,
+    }  # fmt: skip
+    subprocess.run(shlex.split(command), env=os.environ | variables, check=True, capture_output=True)
+    try:
+        for name in made:
+            address = server.set(username=own[role], password="PASSWORD", database=own[name])
+            engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
+            with engine.begin() as connection:
+                connection.execute(sqlalchemy.text("CREATE TABLE runs (id integer)"))
+    finally:
+        drop = [argument for name in made for argument in ("-c", f"DROP DATABASE {own[name]}")]
+        drop += ["-c", f"DROP ROLE {own[role]}"]
+        subprocess.run(["psql", "postgres", *drop], env=os.environ | variables, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(("host", "status"), [("tracking", 200), ("elsewhere", 403)])
