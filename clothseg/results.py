@@ -341,7 +341,7 @@ def _sweeps(experiments: Path) -> list[str]:
         params = " ".join(f"{key}={_short(given)}" for key, given in best.items())
         chosen = f"trial {trial}: {params}" if trial is not None else f"Pareto front: trials {sweep['pareto']}"
         scores = [f"{float(score):.4f}" if score is not None else "" for score in (sweep["baseline"], value)]
-        counts = [*sweep["trials"].values(), sweep["epochs"], f"{sweep['minutes']:.0f}"]
+        counts = [*sweep["trials"].values(), sweep["epochs"], f"{sweep['minutes']:.1f}"]
         lines.append(_line([f"[{name}]({name}/trials.csv)", sweep["objectives"], *map(str, counts), *scores, chosen]))
     lines += ["", "Commands:", "", *(f"- {name}: `{sweep['command']}`" for name, sweep in found), ""]
     return lines
@@ -371,7 +371,7 @@ def _row(name: str, result: dict[str, Any]) -> list[str]:
         score("accuracy"),
         score("highest_accuracy"),
         *(score(key) for key in SCORES[1:]),
-        f"{result['minutes']:.0f}" if result.get("minutes") is not None else "",
+        f"{result['minutes']:.1f}" if result.get("minutes") is not None else "",
     ]
 
 

@@ -24,7 +24,10 @@ from clothseg import entry, settings
 from clothseg.sweeps import plugin
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [
+    REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "benchmarks" / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]  # fmt: skip
 CHECKS = {
     "deliver": settings.DeliverSettings,
     "train": settings.TrainSettings, "prepare": settings.PrepareSettings, "results": settings.ResultsSettings,
@@ -58,7 +61,8 @@ COVERED_BY = {
     "export CLOTHSEG_STUDIES": "sweeps/test_study.py::test_a_study_is_where_the_variable_says",
     "export CLOTHSEG_DATA": "data/test_ccp.py::test_the_copy_is_found_by_variable_and_as_a_folder_inside",
     "export CLOTHSEG_CACHE": "test_dvc_stages.py::test_a_second_run_does_nothing",
-    "CLOTHSEG_KILLS=": "test_resume.py::test_killed_at_any_moment_it_ends_with_the_same_bits_in_the_same_run",
+    "psql postgres": "test_server.py::test_the_databases_of_a_page_belong_to_the_role_of_its_addresses",
+    "mypy": "test_types.py::test_nothing_is_found",
     "# my_parts.py": "test_documentation.py::test_own_parts_train_as_the_page_has_them",
     "# mine/": "test_documentation.py::test_own_parts_train_as_the_page_has_them",
     "# conf/dataset/wardrobe.yaml": (
@@ -71,7 +75,10 @@ NOT_RUN = {
     "pip install": "`.ci/run` installs the package in a clean environment; that extras exist is tested below",
     "pytest": "this is it",
     "CLOTHSEG_LONG=1 pytest": "so is this",
-    "createdb": "comes with PostgreSQL, whose databases the tests make by what it runs, CREATE DATABASE",
+    ".ci/": "what runs this",
+    "mkdocs serve": "`.ci/run` builds the site",
+    "pre-commit install": "would change how the reader's checkout commits",
+    "python -m benchmarks": "takes from minutes to hours; tests/test_benchmarks.py has what can be told without",
     "sbatch": "needs a SLURM cluster; the command within is taken by itself",
     "labelled            predicted": "a drawing, of which tests/evaluation have the numbers",
     "precision = share": "a formula",
@@ -271,6 +278,9 @@ def test_all_other_code_is_run_by_a_test_or_there_is_a_reason():
                 f"{page.name}: {code}" for code in found if not code.startswith(known) and not are_options(code)
             ]
     assert unknown == []
+    # Both lists are of the pages as they are.
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [code for code in known if code not in pages] == []
 
 
 @pytest.mark.parametrize("test", sorted(set(COVERED_BY.values())))

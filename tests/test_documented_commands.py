@@ -1,6 +1,6 @@
 """Every command of the documentation is run, on drawn photos and with a small network, one page after the other.
 
-By default the first of some commands; what they share is trained for them in a minute.
+Under CLOTHSEG_LONG=1; that each is taken is tested by default, by tests/test_documentation.py.
 """
 
 from __future__ import annotations
@@ -130,6 +130,15 @@ def interrupt(reader: Reader) -> str:
     return re.findall(r"MLflow run .* \((\w{32})\)", told)[0]
 
 
+def exported(reader: Reader) -> str:
+    """A folder with an exported file, made once."""
+    if not (reader.folder / "exported_before").exists():
+        learn(reader)
+        status, told = reader.type("export", "run=last", "format=onnx", "output=exported_before", "photos=1")
+        assert status == 0, told
+    return "exported_before"
+
+
 def two_of(given: str) -> str:
     """An argument of a multirun, which sweeps over at most two values."""
     if given.startswith("-"):
@@ -154,6 +163,8 @@ def typed(command: str, arguments: str, reader: Reader) -> list[str]:
     own = iter(reader.runs("training")[:4])
     names = re.compile(r"\b[AB](_0|_1|_seed_0|_seed_1)?(?=[,\]])")
     given = [names.sub(lambda _: next(own), argument) for argument in given]
+    if any(argument.startswith("run=FOLDER/") for argument in given):
+        given = [argument.replace("run=FOLDER/", f"run={exported(reader)}/") for argument in given]
     output = f"made_{len(list(reader.folder.glob('made_*')))}"
     given = [argument.replace("photos=FOLDER", "photos=photos").replace("FOLDER", output) for argument in given]
     if any(argument.startswith("resume=") for argument in given):
@@ -171,7 +182,7 @@ def typed(command: str, arguments: str, reader: Reader) -> list[str]:
 RUN = [
     (page, command, arguments)
     for page, command, arguments in commands()
-    # Those are run as they stand by tests/test_own_data.py and tests/test_documentation.py.
+    # What the reader writes for them is there in tests/test_own_data.py and tests/test_documentation.py.
     if "wardrobe" not in arguments.partition("dataset")[2]
     and not any(part in arguments for part in WRITTEN_BY_THE_READER)
 ]
