@@ -203,7 +203,7 @@ def _nearest(wanted: int, own: int) -> np.ndarray:
 
 
 def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes as `tf.image.resize` does by default, to the last bit; float32 (height, width, ...)."""
+    """Resizes as `tf.image.resize` does by default, but for rounding; float32 (height, width, ...)."""
     if image.shape[:2] == size:
         return image.astype(np.float32)
     top, bottom, down = _neighbours(size[0], image.shape[0])

@@ -68,11 +68,12 @@ def examples(count: int = 8) -> tuple[np.ndarray, np.ndarray]:
 
 
 PHOTOS, LABELS = examples()
+BYTES = PHOTOS.astype(np.uint8)  # as the pipeline has them; they are whole numbers
 
 
 def read(rows):
     """As the pipeline reads them: by number, in a graph or outside."""
-    photos, labels = tf.numpy_function(lambda r: (PHOTOS[r], LABELS[r]), [rows], (tf.float32, tf.uint8), stateful=False)
+    photos, labels = tf.numpy_function(lambda r: (BYTES[r], LABELS[r]), [rows], (tf.uint8, tf.uint8), stateful=False)
     return tf.ensure_shape(photos, (None, *PHOTOS.shape[1:])), tf.ensure_shape(labels, (None, *LABELS.shape[1:]))
 
 
@@ -92,7 +93,7 @@ def augmentation(**options) -> RandomAugmentation:
 
 def augmented(options: dict, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = keys[:, 3]
-    photos, labels = augmentation(**options)(PHOTOS[rows], LABELS[rows], keys, read)
+    photos, labels = augmentation(**options)(BYTES[rows], LABELS[rows], keys, read)
     assert photos.shape == (len(rows), *PHOTOS.shape[1:]) and photos.dtype == tf.float32
     assert labels.shape == (len(rows), *LABELS.shape[1:]) and labels.dtype == tf.uint8
     return photos.numpy(), labels.numpy()
