@@ -300,7 +300,7 @@ def test_the_databases_of_a_page_belong_to_the_role_of_its_addresses(page, datab
     text = (DOCS / page).read_text(encoding="utf-8").replace("\\\n", " ")
     (role,) = re.findall(r"CREATE ROLE (\w+)", text)
     made = re.findall(r"CREATE DATABASE (\w+)", text)
-    addresses = dict.fromkeys(re.findall(r"postgresql://\S+", text))
+    addresses = dict.fromkeys(re.findall(r"postgresql://\w\S+", text))
     assert len(made) == databases
     urls = map(sqlalchemy.make_url, addresses)
     assert {(url.username, url.database) for url in urls} == {(role, name) for name in made}
