@@ -6,6 +6,7 @@ the way, so memory stays near the size of a few batches.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import numpy as np
@@ -19,6 +20,7 @@ from clothseg.data.sampling import draw
 # Nothing here decides by a tensor's value in Python; looking for that (AutoGraph) takes seconds of a start.
 plainly = tf.autograph.experimental.do_not_convert
 AHEAD = 2  # batches that wait for the network; TensorFlow's own choice may grow to half of the memory
+PARALLEL = min(os.cpu_count() or 1, 16)  # batches that are worked on at once
 
 
 def pass_order(
@@ -111,8 +113,8 @@ def training_batches(
         return tf.cast(changed, tf.float32), middle_labels(targets, keys, stride=label_stride)
 
     batches = tf.data.Dataset.counter(first_pass).flat_map(examples).skip(first_step)
-    batches = batches.map(read_and_augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(AHEAD)
+    batches = batches.map(read_and_augment, num_parallel_calls=PARALLEL, deterministic=True)
+    return _ends_at_once(batches.prefetch(AHEAD))
 
 
 def training_rows(
@@ -187,7 +189,17 @@ def evaluation_batches(photos: np.ndarray, labels: Labels, rows: np.ndarray, *, 
         own, truth = _read(photos, labels, rows)
         return tf.cast(own, tf.float32), truth
 
-    return batches.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)
+    return _ends_at_once(batches.map(read, num_parallel_calls=PARALLEL).prefetch(AHEAD))
+
+
+def _ends_at_once(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches without the thread in which TensorFlow works out how many to make at once.
+
+    Whoever is done with the batches, as every validation is, waits for that thread, which may sleep for ten seconds.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def steps_per_pass(count: int, batch_size: int) -> int:

@@ -39,6 +39,17 @@ def test_a_pass_shows_every_example_once(buffer):
     assert sorted(pass_order(100, buffer=buffer, seed=0, number=3)) == list(range(100))
 
 
+def test_nobody_waits_for_a_thread_when_batches_are_done_with():
+    augmentation = FixedCopies(copies=["brightness"], label_resize="nearest", shuffle_buffer=None)
+    training = training_batches(
+        PHOTOS, LABELS, ROWS, augmentation=augmentation, weights=None, batch_size=3, seed=0, first_step=0,
+        label_stride=1,
+    )  # fmt: skip
+    for batches in (training, evaluation_batches(PHOTOS, LABELS, ROWS, batch_size=3)):
+        # With it TensorFlow has a thread that works out how many to make at once, and sleeps for seconds in between.
+        assert batches.options().autotune.enabled is False
+
+
 def test_a_buffer_of_one_does_not_shuffle():
     assert pass_order(10, buffer=1, seed=0, number=0).tolist() == list(range(10))
 
