@@ -280,7 +280,7 @@ def test_all_other_code_is_run_by_a_test_or_there_is_a_reason():
     assert unknown == []
     # Both lists are of the pages as they are.
     pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert [code for code in known if code not in pages] == []
+    assert [code for code in known if code.removeprefix("export ") not in pages] == []
 
 
 @pytest.mark.parametrize("test", sorted(set(COVERED_BY.values())))
