@@ -13,10 +13,15 @@ from small_backbone import SMALL_BACKBONE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLASSES = ["background", "skin", "hair", "top", "trousers", "dress", "shoes"]
-# What the page types, with less to do.
 TINY = (
+    "experiment=article", "image_size=[64,32]", "batch_size=4", *SMALL_BACKBONE, "augmentation=light", "decoder=fpn",
+    "optimizer=adam", "schedule=one_phase", "schedule.phases.training.epochs=1", "tracking.log_model=false",
+)  # fmt: skip
+# What the page types, with less to do.
+STRONG = (
     "experiment=strong", "image_size=[64,32]", "batch_size=4", *SMALL_BACKBONE, "schedule.phases.small.epochs=1",
     "schedule.phases.small.image_size=[32,32]", "schedule.phases.large.epochs=1", "tracking.log_model=false",
+    "evaluation.flip=false",
 )  # fmt: skip
 
 
@@ -51,7 +56,7 @@ def wardrobe(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(wardrobe, clothseg):
-    done = clothseg("train", "--config-dir", "mine", "dataset=wardrobe", *TINY, folder=wardrobe)
+    done = clothseg("train", "--config-dir", "mine", "dataset=wardrobe", *STRONG, folder=wardrobe)
     assert done.returncode == 0, done.stderr
     return wardrobe, done.stdout
 
