@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from clothseg.tracking.report import Report
@@ -22,10 +24,11 @@ class Store:
 
 
 def test_a_store_that_lost_several_epochs_gets_what_is_known_of_them():
-    history = History()
+    network = SimpleNamespace(model=SimpleNamespace(input_shape=(None, 32, 32, 3)))
+    phase, history = SimpleNamespace(network=network), History()
     for number in (1, 2, 3):
         confusion = np.array([[6, 0], [2, 0]], np.int64)
-        history.append(Epoch(number, None, {"val/miou": 0.1 * number}, confusion), metric="val/miou")
+        history.append(Epoch(number, phase, {"val/miou": 0.1 * number}, confusion), metric="val/miou")
     report = Report.__new__(Report)
     report.run = Store()
     report.resumed(history)
