@@ -293,9 +293,10 @@ def test_a_token_lets_a_training_in_and_is_in_nothing_that_it_leaves(server, und
 
 @pytest.mark.parametrize(("page", "databases"), [("server.md", 1), ("sweeps.md", 2)])
 def test_the_databases_of_a_page_belong_to_the_role_of_its_addresses(page, databases):
-    sqlalchemy = pytest.importorskip("sqlalchemy")
     if "CLOTHSEG_TEST_POSTGRES" not in os.environ:
         pytest.skip("needs a PostgreSQL server's address in CLOTHSEG_TEST_POSTGRES, as under .ci/postgres")
+    import sqlalchemy
+
     server = sqlalchemy.make_url(os.environ["CLOTHSEG_TEST_POSTGRES"])
     text = (DOCS / page).read_text(encoding="utf-8").replace("\\\n", " ")
     (role,) = re.findall(r"CREATE ROLE (\w+)", text)

@@ -75,6 +75,7 @@ def test_lines_seen_on_machines_without_a_gpu_are_chatter(line):
 def test_onednn_is_on_where_it_is_faster_unless_told_otherwise(precision, name, given, wanted, monkeypatch):
     flags = name.removeprefix("Some CPU ").split()
     monkeypatch.setattr(machine, "_processor", lambda: ("Some CPU", {"avx", *flags}))
+    monkeypatch.setattr(backend, "_chosen", {})
     # As in a process that has not loaded it yet.
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     # First set, so that it is afterwards what it was before.
