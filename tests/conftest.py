@@ -29,9 +29,10 @@ os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 
 # Files whose tests share a training, by its fixture.
 SHARED_TRAININGS = {
-    "test_compare.py": "three_runs", "test_register.py": "three_runs", "test_report.py": "three_runs",
-    "test_ui.py": "three_runs",
-    "test_predict.py": "small_run", "test_export.py": "small_run", "test_serving.py": "small_run",
+    "tests/test_compare.py": "three_runs", "tests/test_register.py": "three_runs",
+    "tests/test_report.py": "three_runs", "tests/tracking/test_ui.py": "three_runs",
+    "tests/test_predict.py": "small_run", "tests/test_export.py": "small_run",
+    "tests/deployment/test_serving.py": "small_run",
 }  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = Path(nodeid.partition("::")[0]).name
+            file = nodeid.partition("::")[0]
             return SHARED_TRAININGS.get(file, file)
 
     return Scheduling(config, log)
