@@ -41,6 +41,7 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
     import keras
 
     from clothseg.models.unet import freeze
+    from clothseg.training.losses import CrossEntropy
     from clothseg.training.metrics import segmentation_metrics
 
     keras.config.set_dtype_policy(POLICIES[given.precision])
@@ -56,7 +57,7 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
     freeze(made.encoder, given.mode == "frozen", batch_norm_frozen=False)
     made.model.compile(
         keras.optimizers.RMSprop(0.001),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        CrossEntropy(class_weights=None, label_smoothing=0, prior=None, adjustment=0),
         metrics=segmentation_metrics(CLASSES),
         jit_compile=given.compile,
     )

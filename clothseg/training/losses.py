@@ -1,4 +1,4 @@
-"""Losses of a segmentation, in Keras ops alone.
+"""Losses of a segmentation, in Keras ops.
 
 All take labels int (batch, height, width), whose pixels labelled IGNORE count nowhere, and logits (batch, own height,
 own width, classes), which are resized to the labels where they are coarser, and compute in float32. A batch without a
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from clothseg.data.labels import IGNORE
 from clothseg.errors import UserError
 from clothseg.training.class_weights import ClassFrequencies, number, weights_by_name
+from clothseg.training.cross_entropy import cross_entropies
 from clothseg.training.logits import at_size_of
 
 LossMaker = Callable[[ClassFrequencies], Loss]
@@ -55,7 +56,7 @@ class CrossEntropy(PixelLoss):
     """Softmax cross entropy: sum(w * l) / sum(w) over the pixels, where l is -log p[label] and w its class's weight.
 
     The weighted mean is PyTorch's: with weights, a batch of rare classes counts as much as one of frequent ones.
-    Without options the loss is `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+    Without options the loss is `keras.losses.SparseCategoricalCrossentropy(from_logits=True)` but for rounding.
 
     Args:
         class_weights: (classes,), at least 0, or None to weigh all pixels the same.
@@ -93,7 +94,7 @@ class CrossEntropy(PixelLoss):
             target = ops.one_hot(labels, classes) * (1 - self.label_smoothing) + self.label_smoothing / classes
             losses = ops.categorical_crossentropy(target, logits, from_logits=True)
         else:
-            losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            losses = cross_entropies(labels, logits)
         return _mean(losses, _weighted(counted, labels, self.class_weights))
 
 
@@ -114,7 +115,7 @@ class Focal(PixelLoss):
         self.class_weights = _float32(class_weights)
 
     def of_pixels(self, labels: Any, counted: Any, logits: Any) -> Any:
-        losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        losses = cross_entropies(labels, logits)
         missing = ops.maximum(-ops.expm1(-losses), _TINY)
         return _mean(missing**self.gamma * losses, _weighted(counted, labels, self.class_weights))
 
