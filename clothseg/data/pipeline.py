@@ -1,7 +1,7 @@
 """The tf.data pipeline: from prepared uint8 arrays to batches.
 
 Only numbers of examples are shuffled; photos are read from the (memory-mapped) arrays batch by batch and augmented on
-the way, so memory stays near the size of a few batches.
+the way, so memory stays near the size of PARALLEL + AHEAD batches.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from clothseg.models.fused import fuse, least_batch, patches
 
-TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.02}  # of the largest value; of bfloat16 the last of 8 bits is 0.4 %
+# Of the largest value; of bfloat16 the last of 8 bits is 0.4 %, of float16 that of 11 is 0.05 %.
+TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.02, "mixed_float16": 0.004}
 
 
 def made(layers, policy: str) -> keras.Model:
@@ -71,7 +72,7 @@ def test_batch_norms(policy, training, trainable, options):
     assert "FusedBatchNormV3" in operations and len(operations) < len(own)
 
 
-@pytest.mark.parametrize("policy", TOLERANCE)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_doubling_convolutions(bias, policy, monkeypatch):
     monkeypatch.setattr("clothseg.models.fused.processor", lambda: "Some CPU avx2")

@@ -14,11 +14,13 @@ from clothseg.errors import UserError
 from clothseg.training.devices import placement
 
 CODE = """
+import sys
 import numpy as np, tensorflow as tf, keras
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from clothseg.data.augmentation.fixed import FixedCopies
 from clothseg.data.pipeline import evaluation_batches, training_batches
+from clothseg.models.fused import fuse
 from clothseg.models.unet import Network
 from clothseg.training.devices import placement
 from clothseg.training.losses import CrossEntropy
@@ -29,13 +31,17 @@ random = np.random.default_rng(0)
 photos = random.integers(0, 256, (18, 8, 8, 3), dtype=np.uint8)
 labels = random.integers(0, 3, (18, 8, 8), dtype=np.uint8)
 
-def trained(devices):
+def trained(devices, normed=False, fused=False):
     keras.utils.set_random_seed(0)
     place = placement(devices)
     with place():
         photo = keras.Input((8, 8, 3))
-        encoder = keras.Model(photo, keras.layers.Conv2D(4, 3, padding="same")(keras.layers.Rescaling(1 / 255)(photo)))
-        model = keras.Model(photo, keras.layers.Conv2D(3, 1)(encoder(photo)))
+        maps = keras.layers.Conv2D(4, 3, padding="same")(keras.layers.Rescaling(1 / 255)(photo))
+        encoder = keras.Model(photo, keras.layers.BatchNormalization()(maps) if normed else maps)
+        maps = encoder(photo)
+        model = keras.Model(photo, keras.layers.Conv2D(3, 1)(keras.layers.BatchNormalization()(maps) if normed else maps))
+        if fused:
+            fuse(model, deterministic=True)
     history = History()
     network = Network(encoder, model, model)
     loss = CrossEntropy(class_weights=None, label_smoothing=0.0, prior=None, adjustment=0.0)
@@ -54,7 +60,11 @@ def trained(devices):
         state=None, keep=lambda state: None, after_epoch=[], after_phase=[])
     return model.get_weights(), history.epochs[-1]
 
-(one, first), (two, second) = trained(1), trained(2)
+# A norm of each half of a batch is another than that of all, so that those of two devices are compared with their own.
+ways = ({"devices": 2, "normed": True}, {"devices": 2, "normed": True, "fused": True})
+if sys.argv[1] == "devices":
+    ways = ({"devices": 1}, {"devices": 2})
+(one, first), (two, second) = (trained(**way) for way in ways)
 for a, b in zip(one, two):
     np.testing.assert_allclose(a, b, atol=1e-5)
 np.testing.assert_array_equal(first.confusion, second.confusion)
@@ -66,8 +76,10 @@ print("equal")
 
 
 @pytest.mark.long
-def test_two_devices_train_as_one_does():
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300, check=False)
+@pytest.mark.parametrize("what", ["devices", "norms"])
+def test_two_devices_train_as_one_does_and_with_fused_norms_as_with_keras_own(what):
+    command = [sys.executable, "-c", CODE, what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-3000:]
 
 
