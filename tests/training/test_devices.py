@@ -37,9 +37,9 @@ def trained(devices, normed=False, fused=False):
     with place():
         photo = keras.Input((8, 8, 3))
         maps = keras.layers.Conv2D(4, 3, padding="same")(keras.layers.Rescaling(1 / 255)(photo))
-        encoder = keras.Model(photo, keras.layers.BatchNormalization()(maps) if normed else maps)
-        maps = encoder(photo)
-        model = keras.Model(photo, keras.layers.Conv2D(3, 1)(keras.layers.BatchNormalization()(maps) if normed else maps))
+        norm = keras.layers.BatchNormalization if normed else keras.layers.Identity
+        encoder = keras.Model(photo, norm()(maps))
+        model = keras.Model(photo, keras.layers.Conv2D(3, 1)(norm()(encoder(photo))))
         if fused:
             fuse(model, deterministic=True)
     history = History()
