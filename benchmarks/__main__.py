@@ -256,7 +256,7 @@ def pipeline(setting: Setting) -> dict[str, Compared]:
 
 
 def prediction(setting: Setting) -> dict[str, Compared]:
-    """Logits of one photo and of 64 by an exported file, as `clothseg.predict` opens it, and by others."""
+    """Logits of 1 and 64 photos by an exported file, as `clothseg.predict` opens it, in the precision of the others."""
     _need("openvino")
     files = setting.work / "exported"
     setting.written(files, [*_STEP, "write", "predict", "--file", str(files)])
@@ -268,6 +268,7 @@ def prediction(setting: Setting) -> dict[str, Compared]:
         f"our own network in Keras, {best}": ("keras", best, None),
     }
     needed = {"torch": "torch", "onnx": "onnxruntime", "keras": "keras", "saved_model": "tensorflow"}
+    label_maps = str(files / "label_maps.onnx")
     found = {}
     for name, (framework, precision, file) in others.items():
         if importlib.util.find_spec(needed[framework]) is None:
@@ -276,13 +277,16 @@ def prediction(setting: Setting) -> dict[str, Compared]:
         given = (framework, "predict", "--precision", precision, *(("--file", str(files / file)) if file else ()))
         for size in (1, 64):
             more = ("--batch", str(size), "--calls", "30" if size == 1 else "6")
-            ours = ("exported", "predict", "--file", str(files / "label_maps.onnx"), *more)
+            ours = ("exported", "predict", "--file", label_maps, "--precision", precision, *more)
             found[f"{size} against {name}, s"] = _of_step(setting, ours, (*given, *more))
     return found
 
 
 def native(setting: Setting) -> dict[str, Compared]:
-    """Photos to label maps at their own size: one decoded photo, and a folder of 200 from files to files, a photo."""
+    """Photos to label maps at their own size: one decoded photo, and a folder of 200 from files to files, a photo.
+
+    Ours computes in the precision of the other: of OpenVINO, PyTorch and a run that is the processor's fastest.
+    """
     _need("openvino")
     files, jpegs = setting.work / "exported_native", setting.photos() / "jpegs"
     runner = [sys.executable, "-m", "benchmarks.native"]
@@ -290,8 +294,8 @@ def native(setting: Setting) -> dict[str, Compared]:
     needed = {"saved_model": "tensorflow", "torch": "torch", "onnx": "onnxruntime", "openvino": "openvino",
               "litert": "tensorflow", "run": "keras"}  # fmt: skip
 
-    def measure(runtime: str, mode: str) -> Measure:
-        command = [*runner, runtime, mode, str(files), "--jpegs", str(jpegs), "--precision", precisions()[-1]]
+    def measure(runtime: str, mode: str, precision: str) -> Measure:
+        command = [*runner, runtime, mode, str(files), "--jpegs", str(jpegs), "--precision", precision]
         more = ["--photos", "30"] if mode == "latency" else []
         return lambda: setting.last([*command, *more], "took")
 
@@ -300,10 +304,10 @@ def native(setting: Setting) -> dict[str, Compared]:
         if importlib.util.find_spec(package) is None:
             _tell(f"{package} is not installed: {runtime} is left out")
             continue
+        precision = precisions()[-1] if runtime in ("openvino", "torch", "run") else "float32"
         for mode in ("latency", "folder"):
-            found[f"{mode} against {runtime}, s"] = _turns(setting, measure("ours", mode), measure(runtime, mode))[
-                "took"
-            ]
+            ours, theirs = (measure(one, mode, precision) for one in ("ours", runtime))
+            found[f"{mode} against {runtime}, s"] = _turns(setting, ours, theirs)["took"]
     return found
 
 

@@ -39,7 +39,8 @@ def predictor(given: argparse.Namespace):
     from clothseg.evaluation.predictor import Member, Predictor
 
     if given.runtime == "ours":
-        return Predictor([exported(given.file / FILES["onnx"], SIZE).member("openvino")], flip=False, offset=None)
+        member = exported(given.file / FILES["onnx"], SIZE).member("openvino", precision=given.precision)
+        return Predictor([member], flip=False, offset=None)
     import keras
 
     from clothseg.models.fused import least_batch
@@ -198,7 +199,7 @@ def main() -> None:
     arguments.add_argument("file", type=Path, help="folder with the files that `write` wrote")
     arguments.add_argument("--jpegs", type=Path, help="folder of photos of one size")
     arguments.add_argument("--photos", type=int, default=200)
-    arguments.add_argument("--precision", choices=[*POLICIES], default="float32", help="of a run and of PyTorch")
+    arguments.add_argument("--precision", choices=[*POLICIES], default="float32", help="of ours and of PyTorch")
     given = arguments.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if given.runtime == "run":

@@ -126,7 +126,7 @@ def onnx_step(given: argparse.Namespace) -> Callable[[], object]:
 def exported_step(given: argparse.Namespace) -> Callable[[], object]:
     """One prediction as `clothseg.predict` makes it with an exported file."""
     photos, _ = batch(given)
-    photos, member = photos.round(), exported(given.file, given.size).member("openvino")
+    photos, member = photos.round(), exported(given.file, given.size).member("openvino", precision=given.precision)
     return lambda: member.logits(photos)
 
 

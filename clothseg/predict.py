@@ -73,11 +73,12 @@ class _Networks:
 
 
 def _trainings(settings: PredictSettings) -> _Networks:
-    if settings.engine is not None:
-        raise UserError(
-            f"engine={settings.engine} computes exported files (run=FOLDER/label_maps.onnx); "
-            f"run={settings.runs[0]} is computed by Keras"
-        )
+    for option, given in (("engine", settings.engine), ("precision", settings.precision)):
+        if given is not None:
+            raise UserError(
+                f"{option}={given} is for exported files (run=FOLDER/label_maps.onnx); "
+                f"run={settings.runs[0]} is computed by Keras, in the precision of its training"
+            )
     trainings = trained.opened_together(settings.runs, weights=settings.weights)
 
     def load() -> Predictor:
@@ -96,19 +97,22 @@ def _exported(settings: PredictSettings) -> _Networks:
     from clothseg.evaluation.predictor import Predictor
 
     files, engine = exported.opened_together(settings.runs), exported.engine(settings.engine)
+    precision = settings.precision or "float32"
+    exported.check_precision(precision, engine)
     for option, given, free in (("weights", settings.weights, None), ("scales", settings.scales, [1.0])):
         if given != free:
             raise UserError(f"{option}={given} is settled in an exported file; predict with its run to choose")
 
     def load() -> Predictor:
         log.info("loading %s", engine)
-        return Predictor([file.member(engine) for file in files], flip=settings.flip, offset=None)
+        return Predictor([file.member(engine, precision=precision) for file in files], flip=settings.flip, offset=None)
 
     made_by = {
         "run": [file.run for file in files],
         "weights": [file.weights for file in files],
         "file": [file.path.name for file in files],
         "engine": engine,
+        "precision": precision,
     }
     return _Networks(files[0].class_names, made_by, load)
 

@@ -237,6 +237,7 @@ class PredictSettings(_Trainings, _Averaged):
     """Everything `python -m clothseg.predict` is told."""
 
     engine: Literal["openvino", "onnxruntime"] | None
+    precision: Literal["float32", "bfloat16"] | None
     photos: str | Annotated[list[str], Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)]
     flip: bool

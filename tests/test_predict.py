@@ -92,7 +92,7 @@ def test_an_exported_file_labels_as_its_run_without_tensorflow(clothseg, trained
         json.loads((tmp_path / by / "predictions.jsonl").read_text().partition("\n")[0]) for by in ("run", "file")
     )
     assert (run["run"], run["weights"]) == (file["run"], file["weights"]) and file["file"] == ["label_maps.onnx"]
-    assert file["engine"] == ("onnxruntime" if options else "openvino")
+    assert file["engine"] == ("onnxruntime" if options else "openvino") and file["precision"] == "float32"
 
 
 def test_exports_of_other_weights_of_a_run_do_not_go_on_with_its_label_maps(clothseg, trained, exported, tmp_path):
@@ -109,7 +109,9 @@ def test_what_is_settled_in_an_exported_file_is_told_on_one_line(clothseg, train
         ([f"run={exported}", "weights=best"], "weights=best is settled in an exported file"),
         ([f"run={exported}", "scales=[1,2]"], "scales=[1.0, 2.0] is settled in an exported file"),
         ([f"run=[{exported},last]"], "run=last is no exported file as the others are"),
-        (["run=last", "engine=openvino"], "engine=openvino computes exported files"),
+        (["run=last", "engine=openvino"], "engine=openvino is for exported files"),
+        (["run=last", "precision=bfloat16"], "precision=bfloat16 is for exported files"),
+        ([f"run={exported}", "precision=bfloat16", "engine=onnxruntime"], "precision=bfloat16 needs engine=openvino"),
         (["run=none.onnx"], "run=none.onnx does not exist; python -m clothseg.export format=onnx writes such files"),
     ):
         done = clothseg("predict", *options, "photos=photos", "output=x", folder=trained)

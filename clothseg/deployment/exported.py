@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from clothseg import machine
 from clothseg.errors import UserError
 from clothseg.evaluation.predictor import Member
 
 ENDING = ".onnx"
 Engine = Literal["openvino", "onnxruntime"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +43,22 @@ class Exported:
     size: tuple[int, int]
     resize: Literal["squash", "pad"]
 
-    def member(self, engine: Engine) -> Member:
+    def member(self, engine: Engine, *, precision: Precision) -> Member:
         """The network in a predictor.
+
+        Args:
+            engine: that runs it.
+            precision: that it is computed in; see `check_precision`.
 
         Raises:
             UserError: the file is damaged.
         """
         try:
-            return Member(_Network(self.path, engine), size=self.size, resize=self.resize)
+            network = _Network(_ENGINES[engine](self.path, self.size, precision))
         except Exception as error:  # of types of the engines' own
             reason = " ".join(str(error).split())
             raise UserError(f"run={self.path} cannot be opened by {engine}: {reason[:200]}") from error
+        return Member(network, size=self.size, resize=self.resize)
 
 
 def is_exported(name: str) -> bool:
@@ -123,11 +130,28 @@ def engine(given: Engine | None) -> Engine:
     raise UserError(f"{asked} needs {' or '.join(wanted)}: pip install -e '.[{extra}]'")
 
 
-class _Network:
-    """Photos that have the network's size already to its logits, as a Keras model gives them."""
+def check_precision(given: Precision, engine: Engine) -> None:
+    """Raise `UserError` if an engine cannot compute in it, or the processor would have to emulate it."""
+    if given == "float32":
+        return
+    if engine != "openvino":
+        raise UserError(f"precision={given} needs engine=openvino, and this is {engine}; float32 works with both")
+    if not machine.has_bfloat16():
+        raise UserError(
+            f"precision={given} needs a processor that computes in it (AVX-512 BF16 or AMX), and this is "
+            f"{machine.processor()}; precision=float32 works"
+        )
 
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self._run = {"openvino": _openvino, "onnxruntime": _onnxruntime}[engine](path)
+
+class _Network:
+    """Photos that have the network's size already to its logits, as a Keras model gives them.
+
+    Args:
+        run: the same, of uint8.
+    """
+
+    def __init__(self, run: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._run = run
 
     def predict_on_batch(self, photos: np.ndarray) -> np.ndarray:
         """Logits float32 (batch, rows, columns, classes) of photos in whole numbers of 0..255."""
@@ -137,22 +161,50 @@ class _Network:
 # Both compute nothing that only the labels need: they are found faster outside, where classes meet.
 
 
-def _openvino(path: Path) -> Any:
+def _openvino(path: Path, size: tuple[int, int], precision: Precision) -> Callable[[np.ndarray], np.ndarray]:
+    network = compiled(path, size, precision)
+    return lambda photos: network(photos)[0]
+
+
+def compiled(path: Path, size: tuple[int, int], precision: Precision) -> Any:
+    """The part of an exported file that makes logits of photos of its size, compiled by OpenVINO."""
     import openvino
 
     core = openvino.Core()
     whole = core.read_model(path)
-    (logits,) = (output for output in whole.outputs if "logits" in output.names)
-    # In float32, as the file was compared with the original, whatever the processor would rather compute in.
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(openvino.Model([logits], whole.get_parameters()), "CPU", options)
-    return lambda photos: compiled(photos)[0]
+    (logits,) = (result.input_value(0) for result in whole.get_results() if "logits" in result.output(0).names)
+    if precision == "bfloat16":
+        logits = _ending_with_convolution(logits)
+    network = openvino.Model([logits], whole.get_parameters())
+    network.reshape([-1, *size, 3])
+    # Told in any case: left alone, OpenVINO computes in what the processor is fastest in.
+    numbers = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    options = {"INFERENCE_PRECISION_HINT": numbers, "PERFORMANCE_HINT": "LATENCY"}
+    return core.compile_model(network, "CPU", options)
 
 
-def _onnxruntime(path: Path) -> Any:
+def _ending_with_convolution(logits: Any) -> Any:
+    """The same logits by one more layer, which changes nothing.
+
+    What comes after the last convolution OpenVINO takes for post-processing and leaves in float32, and by convolution
+    it does not mean a transposed one: that would be the whole decoder, two thirds of the time.
+    """
+    from openvino import opset13
+
+    classes = logits.partial_shape[3].get_length()
+    same = np.eye(classes, dtype=np.float32)[:, :, None, None]
+    maps = opset13.transpose(logits, [0, 3, 1, 2])
+    convolved = opset13.convolution(maps, same, [1, 1], [0, 0], [0, 0], [1, 1])
+    return opset13.transpose(convolved, [0, 2, 3, 1]).output(0)
+
+
+def _onnxruntime(path: Path, *_: Any) -> Callable[[np.ndarray], np.ndarray]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     options = onnxruntime.RunOptions()
     options.only_execute_path_to_fetches = True
     return lambda photos: session.run(["logits"], {"photos": photos}, options)[0]
+
+
+_ENGINES = {"openvino": _openvino, "onnxruntime": _onnxruntime}

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from clothseg import machine
 from clothseg.deployment import exported
 from clothseg.errors import UserError
 
@@ -33,7 +34,7 @@ def test_it_says_what_is_written_beside_it(file):
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_a_damaged_file_is_told_on_one_line(file, engine):
     with pytest.raises(UserError, match=rf"label_maps.onnx cannot be opened by {engine}: \S") as told:
-        exported.opened(str(file)).member(engine)
+        exported.opened(str(file)).member(engine, precision="float32")
     assert "\n" not in str(told.value)
 
 
@@ -77,8 +78,53 @@ def test_the_engine_that_is_installed_is_taken_or_the_extra_named(monkeypatch):
         exported.engine(None)
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_it_has_the_logits_of_the_network_in_any_batch(engine, tmp_path):
+def test_a_precision_that_cannot_be_computed_in_is_refused(monkeypatch):
+    exported.check_precision("float32", "onnxruntime")
+    with pytest.raises(UserError, match="precision=bfloat16 needs engine=openvino, and this is onnxruntime"):
+        exported.check_precision("bfloat16", "onnxruntime")
+    monkeypatch.setattr(machine, "processor", lambda: "EPYC avx2")
+    with pytest.raises(UserError, match=r"processor that computes in it .*, and this is EPYC avx2; precision=float32"):
+        exported.check_precision("bfloat16", "openvino")
+    monkeypatch.setattr(machine, "processor", lambda: "Xeon avx2 avx512f amx_bf16")
+    exported.check_precision("bfloat16", "openvino")
+
+
+BFLOAT16 = pytest.mark.skipif(not machine.has_bfloat16(), reason="this processor does not compute in bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "near"),
+    [
+        ("openvino", "float32", 1e-4),
+        ("onnxruntime", "float32", 1e-4),
+        pytest.param("openvino", "bfloat16", 3e-2, marks=BFLOAT16),
+    ],
+)
+def test_it_has_the_logits_of_the_network_in_any_batch(engine, precision, near, tmp_path):
+    network, file = _exported(tmp_path)
+    member = file.member(engine, precision=precision)
+    for count in (3, 1, 2):
+        batch = np.random.default_rng(count).integers(0, 256, (count, 32, 48, 3)).astype(np.float32)
+        found = member.logits(batch)
+        assert found.dtype == np.float32 and found.shape == (count, 32, 48, 5)
+        np.testing.assert_allclose(found, network.predict_on_batch(batch), atol=near)
+
+
+@BFLOAT16
+def test_all_convolutions_are_computed_in_the_precision_asked_for(tmp_path):
+    _, file = _exported(tmp_path)
+    for precision, name in (("float32", "f32"), ("bfloat16", "bf16")):
+        layers = exported.compiled(file.path, file.size, precision).get_runtime_model().get_ops()
+        found = {
+            about["layerType"]: about["runtimePrecision"]
+            for about in (layer.get_rt_info() for layer in layers)
+            if about["layerType"] in ("Convolution", "Deconvolution")
+        }
+        assert found == {"Convolution": name, "Deconvolution": name}
+
+
+def _exported(folder):
+    """A network whose last layer is a transposed convolution, as the decoder's is, and its exported file."""
     import keras
 
     from clothseg.deployment import formats
@@ -87,14 +133,8 @@ def test_it_has_the_logits_of_the_network_in_any_batch(engine, tmp_path):
     keras.utils.set_random_seed(0)
     photos = keras.Input((32, 48, 3))
     mixed = keras.layers.Conv2D(16, 5, strides=2, padding="same", activation="relu")(photos / 255.0)
-    network = keras.Model(photos, keras.layers.Conv2D(5, 3, padding="same")(mixed))
-    path = tmp_path / "label_maps.onnx"
+    network = keras.Model(photos, keras.layers.Conv2DTranspose(5, 3, strides=2, padding="same")(mixed))
+    path = folder / "label_maps.onnx"
     formats.write(label_map_network(network, resize="pad"), path, name="onnx", quantize=None, calibration=list)
     about = {"run": "abc", "weights": "last.weights.h5", "class_names": tuple("abcde"), "size": (32, 48)}
-    file = exported.Exported(path=path, resize="pad", **about)
-    member = file.member(engine)
-    for count in (3, 1, 2):
-        batch = np.random.default_rng(count).integers(0, 256, (count, 32, 48, 3)).astype(np.float32)
-        found = member.logits(batch)
-        assert found.dtype == np.float32 and found.shape == (count, 16, 24, 5)
-        np.testing.assert_allclose(found, network.predict_on_batch(batch), atol=1e-4)
+    return network, exported.Exported(path=path, resize="pad", **about)
