@@ -38,7 +38,7 @@ def fuse(model: keras.Model, *, deterministic: bool) -> None:
     still = not (deterministic and on_gpu)
     # Numbers in which a doubling convolution's gradient is slow: oneDNN's, which GPUs do without.
     slow = set() if on_gpu else {"bfloat16", "float32"} if _on_avx2_alone() else {"bfloat16"}
-    for layer in _layers(model):
+    for layer in layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.call = _batch_norm(layer, still=still)
         elif isinstance(layer, keras.layers.Conv2DTranspose) and layer.compute_dtype in slow and _doubles(layer):
@@ -61,10 +61,10 @@ def _on_avx2_alone() -> bool:
     return "avx2" in flags and "avx512f" not in flags and not tf.config.list_physical_devices("GPU")
 
 
-def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+def layers(model: keras.Model) -> Iterator[keras.Layer]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers(layer)
+            yield from layers(layer)
         else:
             yield layer
 
