@@ -209,7 +209,7 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     """The encoder, and the network around it, for photos of one size."""
     from clothseg.models.backbones import build_encoder
     from clothseg.models.fused import fuse
-    from clothseg.models.narrow import compute_narrow_in_float32
+    from clothseg.models.strided import compute_in_float32_where_wrong
     from clothseg.models.unet import build_network, set_batch_norm_momentum
 
     options, presence = settings.backbone, settings.presence
@@ -232,7 +232,7 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
         gate=presence.gate,
         name="unet",
     )
-    compute_narrow_in_float32(built.model)
+    compute_in_float32_where_wrong(built.model)
     if settings.fused_layers:
         fuse(built.model, deterministic=settings.deterministic)
     return built

@@ -51,10 +51,12 @@ class Exported:
             precision: that it is computed in; see `check_precision`.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or has a convolution that would be computed wrongly.
         """
         try:
             network = _Network(_ENGINES[engine](self.path, self.size, precision))
+        except UserError:
+            raise
         except Exception as error:  # of types of the engines' own
             reason = " ".join(str(error).split())
             raise UserError(f"run={self.path} cannot be opened by {engine}: {reason[:200]}") from error
@@ -167,7 +169,11 @@ def _openvino(path: Path, size: tuple[int, int], precision: Precision) -> Callab
 
 
 def compiled(path: Path, size: tuple[int, int], precision: Precision) -> Any:
-    """The part of an exported file that makes logits of photos of its size, compiled by OpenVINO."""
+    """The part of an exported file that makes logits of photos of its size, compiled by OpenVINO.
+
+    Raises:
+        UserError: it has a convolution that would be computed wrongly in this precision.
+    """
     import openvino
 
     core = openvino.Core()
@@ -177,10 +183,23 @@ def compiled(path: Path, size: tuple[int, int], precision: Precision) -> Any:
         logits = _ending_with_convolution(logits)
     network = openvino.Model([logits], whole.get_parameters())
     network.reshape([-1, *size, 3])
+    if precision == "bfloat16" and any(map(_wrong, network.get_ops())):
+        raise UserError(
+            f"run={path} has convolutions with a stride to maps one pixel wide, or with one of 4 or more, and such "
+            f"oneDNN computes wrongly in {precision}; precision=float32 works"
+        )
     # Told in any case: left alone, OpenVINO computes in what the processor is fastest in.
     numbers = {"float32": "f32", "bfloat16": "bf16"}[precision]
     options = {"INFERENCE_PRECISION_HINT": numbers, "PERFORMANCE_HINT": "LATENCY"}
     return core.compile_model(network, "CPU", options)
+
+
+def _wrong(operation: Any) -> bool:
+    """Whether it is a convolution of the kinds that `models/strided.py` is about: OpenVINO has oneDNN's too."""
+    if operation.get_type_name() not in ("Convolution", "GroupConvolution"):
+        return False
+    stride, width = max(operation.get_attributes()["strides"]), operation.output(0).partial_shape[3].get_length()
+    return stride >= 4 or (stride > 1 and width == 1)
 
 
 def _ending_with_convolution(logits: Any) -> Any:

@@ -123,7 +123,18 @@ def test_all_convolutions_are_computed_in_the_precision_asked_for(tmp_path):
         assert found == {"Convolution": name, "Deconvolution": name}
 
 
-def _exported(folder):
+@pytest.mark.parametrize(("width", "stride", "refused"), [(2, 2, True), (4, 2, False), (16, 4, True)])
+def test_what_would_be_computed_wrongly_in_bfloat16_is_refused(width, stride, refused, tmp_path):
+    _, file = _exported(tmp_path, width=width, stride=stride)
+    file.member("openvino", precision="float32")
+    if refused:
+        with pytest.raises(UserError, match="wrongly in bfloat16; precision=float32 works"):
+            file.member("openvino", precision="bfloat16")
+    else:
+        file.member("openvino", precision="bfloat16")
+
+
+def _exported(folder, *, width=48, stride=2):
     """A network whose last layer is a transposed convolution, as the decoder's is, and its exported file."""
     import keras
 
@@ -131,10 +142,10 @@ def _exported(folder):
     from clothseg.models.label_maps import label_map_network
 
     keras.utils.set_random_seed(0)
-    photos = keras.Input((32, 48, 3))
-    mixed = keras.layers.Conv2D(16, 5, strides=2, padding="same", activation="relu")(photos / 255.0)
+    photos = keras.Input((32, width, 3))
+    mixed = keras.layers.Conv2D(16, 5, strides=stride, padding="same", activation="relu")(photos / 255.0)
     network = keras.Model(photos, keras.layers.Conv2DTranspose(5, 3, strides=2, padding="same")(mixed))
     path = folder / "label_maps.onnx"
     formats.write(label_map_network(network, resize="pad"), path, name="onnx", quantize=None, calibration=list)
-    about = {"run": "abc", "weights": "last.weights.h5", "class_names": tuple("abcde"), "size": (32, 48)}
+    about = {"run": "abc", "weights": "last.weights.h5", "class_names": tuple("abcde"), "size": (32, width)}
     return network, exported.Exported(path=path, resize="pad", **about)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from clothseg import machine
-from clothseg.models.narrow import compute_narrow_in_float32
+from clothseg.models.strided import compute_in_float32_where_wrong
 
 
 def network(width: int, policy: str = "mixed_bfloat16") -> keras.Model:
@@ -17,7 +17,8 @@ def network(width: int, policy: str = "mixed_bfloat16") -> keras.Model:
     keras.config.set_dtype_policy(policy)
     try:
         photos = keras.Input((64, width, 3))
-        first = keras.layers.Conv2D(96, 3, strides=4, padding="same", name="wide")(photos)
+        first = keras.layers.Conv2D(16, 3, strides=2, padding="same", name="wide")(photos)
+        first = keras.layers.Conv2D(96, 3, strides=2, padding="same", name="wider")(first)
         deep = keras.layers.SeparableConv2D(128, 3, strides=2, padding="same", name="down")(first)
         same = keras.layers.Conv2D(128, 3, padding="same", name="same")(deep)
         encoder = keras.Model(photos, [first, same], name="encoder")
@@ -39,9 +40,20 @@ def network(width: int, policy: str = "mixed_bfloat16") -> keras.Model:
 )
 def test_strided_convolutions_of_maps_one_pixel_wide_compute_in_float32(width, policy, expected):
     made = network(width, policy)
-    compute_narrow_in_float32(made)
+    compute_in_float32_where_wrong(made)
     found = {layer.name for layer in made._flatten_layers() if layer.compute_dtype == "float32"}
     assert {name for name in found if not name.startswith("input_layer")} == expected
+
+
+def test_convolutions_of_stride_4_compute_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layers = [keras.layers.Conv2D(8, 4, strides=stride, padding="same") for stride in (1, 2, 4)]
+        made = keras.Sequential([keras.Input((64, 64, 16)), *layers])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    compute_in_float32_where_wrong(made)
+    assert [layer.compute_dtype for layer in made.layers] == ["bfloat16", "bfloat16", "float32"]
 
 
 def test_a_network_in_float32_and_layers_without_shapes_are_left_alone():
@@ -59,15 +71,15 @@ def test_a_network_in_float32_and_layers_without_shapes_are_left_alone():
         made = keras.Model(photos, Inner()(photos))
     finally:
         keras.config.set_dtype_policy("float32")
-    compute_narrow_in_float32(made)
-    compute_narrow_in_float32(network(8, "float32"))
+    compute_in_float32_where_wrong(made)
+    compute_in_float32_where_wrong(network(8, "float32"))
     assert made(np.zeros((1, 2, 1, 3), np.float32)).shape == (1, 1, 1, 3)
 
 
 @pytest.mark.skipif(not machine.has_bfloat16(), reason="this processor does not compute in bfloat16")
 def test_whatever_is_in_memory_steps_are_the_same():
     made = network(8)
-    compute_narrow_in_float32(made)
+    compute_in_float32_where_wrong(made)
     photos = tf.constant(np.random.default_rng(0).random((4, 64, 8, 3), np.float32))
 
     @tf.function
