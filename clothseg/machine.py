@@ -63,6 +63,11 @@ def has_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor().split())
 
 
+def wrong_in_16_bits(stride: int, *, width: int | None) -> bool:
+    """Whether oneDNN computes a convolution to maps of a width wrongly in 16 bits; see `models/strided.py`."""
+    return stride >= 4 or (stride > 1 and width == 1)
+
+
 def _names(devices: list[str]) -> list[str]:
     import keras
 

@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
 
         folder = experiments / (settings.name or settings.series)
         steps = series.collect(settings.series)
-        series.write(steps, folder, title=folder.name, cumulative=settings.cumulative)
+        series.write(steps, folder, title=folder.name.replace("_", " "), cumulative=settings.cumulative)
         log.info("series %s, %d steps: %s", settings.series, len(steps), folder)
     if any(experiments.glob("*/*.json")) or settings.series is None:
         log.info("table: %s", write_table(experiments))

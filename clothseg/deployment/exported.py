@@ -199,7 +199,7 @@ def _wrong(operation: Any) -> bool:
     if operation.get_type_name() not in ("Convolution", "GroupConvolution"):
         return False
     stride, width = max(operation.get_attributes()["strides"]), operation.output(0).partial_shape[3].get_length()
-    return stride >= 4 or (stride > 1 and width == 1)
+    return machine.wrong_in_16_bits(stride, width=width)
 
 
 def _ending_with_convolution(logits: Any) -> Any:

@@ -62,6 +62,7 @@ def _on_avx2_alone() -> bool:
 
 
 def layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers of a model and of those within it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from layers(layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from clothseg.machine import wrong_in_16_bits
 from clothseg.models.fused import layers
 
 
@@ -13,8 +14,8 @@ def compute_in_float32_where_wrong(model: keras.Model) -> None:
     For two kinds of convolutions oneDNN, as TensorFlow 2.21 has it, takes what happens to be in memory: results differ
     from call to call and may be infinite. Those with a stride to maps that are one pixel wide, where photos of 32
     pixels in width end, have a wrong gradient, and with AMX a wrong output too; so has the gradient of transposed ones
-    from such maps. Those with a stride of 4 or more have a wrong output with AMX. Of 6,000 random shapes of other kinds
-    one was wrong, the gradient of 7 x 7 weights on maps two pixels high; in float32 none of 1,600.
+    from such maps. Those with a stride of 4 or more have a wrong output with AMX. Of 9,000 other random shapes one was
+    wrong, the gradient of 7 x 7 weights on maps two pixels high; in float32 none of 1,600.
 
     Keras casts what goes in and comes out, and the weights are float32 anyway.
 
@@ -43,5 +44,4 @@ def _wrong(layer: keras.Layer) -> bool:
         width = small.shape[2]
     except (AttributeError, ValueError):  # a layer within a model that is no graph of layers
         width = None
-    stride = max(layer.strides)
-    return stride >= 4 or (stride > 1 and width == 1)
+    return wrong_in_16_bits(max(layer.strides), width=width)

@@ -122,7 +122,7 @@ def write(steps: Sequence[Step], folder: Path, *, title: str, cumulative: bool) 
         as_csv(["step", "seed", *SCORES, "minutes", "commit", "command"], rows), encoding="utf-8"
     )
     (folder / "README.md").write_text(table(steps, title=title, cumulative=cumulative), encoding="utf-8")
-    scores_figure(steps, title=title).savefig(folder / "scores.png", dpi=110)
+    scores_figure(steps, title=title, cumulative=cumulative).savefig(folder / "scores.png", dpi=110)
 
 
 def table(steps: Sequence[Step], *, title: str, cumulative: bool) -> str:
@@ -157,14 +157,15 @@ def table(steps: Sequence[Step], *, title: str, cumulative: bool) -> str:
     return "\n".join([*lines, "", "![scores of every step](scores.png)", ""])
 
 
-def scores_figure(steps: Sequence[Step], *, title: str) -> Figure:
-    """Accuracy and clothing mean IoU of every step: a dot for each seed, a line through the means."""
+def scores_figure(steps: Sequence[Step], *, title: str, cumulative: bool) -> Figure:
+    """Accuracy and clothing mean IoU of every step: a dot for each seed, and if they are cumulative a line."""
     figure = blank(9.0, 1.2 + 0.32 * len(steps))
     axes = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(steps))
     for panel, score, colour in zip(axes, ("val_native/accuracy", CLOTHING), (BLUE, ORANGE), strict=True):
         means = [step.scores[score].mean() for step in steps]
-        panel.plot(means, places, color=colour, linewidth=1.2, alpha=0.5)
+        if cumulative:
+            panel.plot(means, places, color=colour, linewidth=1.2, alpha=0.5)
         for place, step in enumerate(steps):
             panel.scatter(step.scores[score], [place] * len(step.seeds), s=16, color=colour, alpha=0.6, linewidths=0)
             panel.scatter(means[place], place, s=60, marker="|", color=INK)

@@ -85,6 +85,7 @@ def test_files_hold_every_run_and_every_step(tmp_path):
     ]  # fmt: skip
     assert {row["command"] for row in rows} == {"run it"}
     assert (tmp_path / "series" / "scores.png").stat().st_size > 5000
-    axes = scores_figure(STEPS, title="ablation").axes
+    axes = scores_figure(STEPS, title="ablation", cumulative=True).axes
     assert [label.get_text() for label in axes[0].get_yticklabels()] == [step.name for step in STEPS]
     assert axes[1].lines[0].get_xdata().tolist() == pytest.approx([0.11, 0.16, 0.14])
+    assert not scores_figure(STEPS, title="defects", cumulative=False).axes[1].lines
