@@ -175,7 +175,7 @@ def test_mutations_of_real_files_are_refused_or_harmless(ccp_root, tmp_path, see
 
 
 def test_a_read_that_does_not_end_fails_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("test_mutated_files.LONGEST", 0.1)
+    monkeypatch.setitem(globals(), "LONGEST", 0.1)
 
     def read(path: Path) -> np.ndarray:
         while True:
