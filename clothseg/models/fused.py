@@ -2,8 +2,10 @@
 
 Keras composes a batch norm of about ten operations in float32, of which each reads or writes the whole map; TensorFlow
 has one. oneDNN's gradient of a strided convolution's weights takes several times as long as a matrix product with as
-many operations: in bfloat16, and in float32 on processors without AVX-512. Together that is a quarter to a third of a
-training step (`benchmarks/README.md`).
+many operations: in bfloat16, with AMX only where maps are small, and in float32 on processors without AVX-512. Together
+that is a quarter to a third of a training step. With AMX a product in float32 takes four times as long as in bfloat16,
+so that a network in bfloat16 has the gradients of its last layer, which is of float32, in bfloat16 like the others
+(`benchmarks/README.md`).
 
 Only what layers do is changed, not what they are: a saved network is one of Keras's own layers, and has Keras's speed
 until it is given to `fuse` again.
@@ -36,13 +38,11 @@ def fuse(model: keras.Model, *, deterministic: bool) -> None:
 
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     still = not (deterministic and on_gpu)
-    # Numbers in which a doubling convolution's gradient is slow: oneDNN's, which GPUs do without.
-    slow = set() if on_gpu else {"bfloat16", "float32"} if _on_avx2_alone() else {"bfloat16"}
     for layer in layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.call = _batch_norm(layer, still=still)
-        elif isinstance(layer, keras.layers.Conv2DTranspose) and layer.compute_dtype in slow and _doubles(layer):
-            layer.call = _doubling(layer)
+        elif isinstance(layer, keras.layers.Conv2DTranspose) and not on_gpu and _doubles(layer):
+            _speed_up(layer)
 
 
 def least_batch() -> int:
@@ -117,28 +117,67 @@ def _doubles(layer: keras.layers.Conv2DTranspose) -> bool:
     )  # fmt: skip
 
 
-def _doubling(layer: keras.layers.Conv2DTranspose) -> Callable[[Any], Any]:
+def _speed_up(layer: keras.layers.Conv2DTranspose) -> None:
+    """Chooses how the layer's gradients are computed: where that is not Keras's way, it is given another `call`."""
+    shape, dtype = _input_of(layer)
+    large = shape is not None and shape[1] * shape[2] > SMALL
+    amx = "amx_bf16" in processor().split()
+    if amx and dtype == "bfloat16" and layer.compute_dtype == "float32":
+        layer.autocast = False
+        layer.call = _doubling(layer, as_product=not large)
+    elif layer.compute_dtype == "bfloat16" and not (amx and large):
+        layer.call = _doubling(layer, as_product=True)
+    elif layer.compute_dtype == "float32" and _on_avx2_alone():
+        layer.call = _doubling(layer, as_product=True)
+
+
+# Pixels of a map up to which, with AMX, oneDNN's gradient of the weights takes longer than a matrix product: at 16 x 16
+# as long, at 4 x 4 seven times, at 64 x 64 a third.
+SMALL = 16 * 16
+
+
+def _input_of(layer: keras.Layer) -> tuple[tuple[int, ...] | None, str | None]:
+    """Shape and numbers of what comes into a layer, before it casts them."""
+    try:
+        return layer.input.shape, layer.input.dtype
+    except (AttributeError, ValueError):  # a layer within a model that is no graph of layers
+        return None, None
+
+
+def _doubling(layer: keras.layers.Conv2DTranspose, *, as_product: bool) -> Callable[[Any], Any]:
+    """Convolves in the layer's numbers, and computes gradients in those of its inputs.
+
+    Args:
+        layer: which doubles.
+        as_product: whether the gradient of its weights is a matrix product, or oneDNN's.
+    """
     import tensorflow as tf
 
     def convolved(inputs: Any, kernel: Any) -> Any:
         size = (tf.shape(inputs)[0], 2 * inputs.shape[1], 2 * inputs.shape[2], kernel.shape[2])
-        return tf.nn.conv2d_transpose(inputs, kernel, size, strides=2)
+        return tf.nn.conv2d_transpose(tf.cast(inputs, kernel.dtype), kernel, size, strides=2)
+
+    def of_kernel(upstream: Any, inputs: Any, shape: tuple[int, ...]) -> Any:
+        if not as_product:
+            options = {"filter_sizes": shape, "strides": (1, 2, 2, 1), "padding": "SAME"}
+            return tf.raw_ops.Conv2DBackpropFilter(input=upstream, out_backprop=inputs, **options)
+        columns = patches(upstream)
+        columns = tf.reshape(columns, (-1, columns.shape[-1]))
+        return tf.reshape(tf.matmul(columns, tf.reshape(inputs, (-1, inputs.shape[-1])), transpose_a=True), shape)
 
     @tf.custom_gradient
     def doubled(inputs: Any, kernel: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         def gradient(upstream: Any) -> tuple[Any, Any]:
-            columns = patches(upstream)
-            columns = tf.reshape(columns, (-1, columns.shape[-1]))
-            photos = tf.reshape(inputs, (-1, inputs.shape[-1]))
-            of_kernel = tf.matmul(columns, photos, transpose_a=True)
-            return tf.nn.conv2d(upstream, kernel, strides=2, padding="SAME"), tf.reshape(of_kernel, kernel.shape)
+            upstream = tf.cast(upstream, inputs.dtype)
+            of_inputs = tf.nn.conv2d(upstream, tf.cast(kernel, inputs.dtype), strides=2, padding="SAME")
+            return of_inputs, tf.cast(of_kernel(upstream, inputs, kernel.shape), kernel.dtype)
 
         return convolved(inputs, kernel), gradient
 
     def call(inputs: Any) -> Any:
-        outputs = doubled(inputs, tf.cast(tf.convert_to_tensor(layer.kernel), inputs.dtype))
+        outputs = doubled(inputs, tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype))
         if layer.use_bias:
-            outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(layer.bias), inputs.dtype))
+            outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(layer.bias), layer.compute_dtype))
         return outputs if layer.activation is None else layer.activation(outputs)
 
     return call

@@ -31,6 +31,9 @@ def cross_entropies(labels: Any, logits: Any) -> Any:
     return _composed(tf.convert_to_tensor(labels), tf.convert_to_tensor(logits))
 
 
+_LEAST = 1e-30  # probability whose logarithm is still exact
+
+
 def _composed(labels: Any, logits: Any) -> Any:
     import tensorflow as tf
 
@@ -41,15 +44,22 @@ def _composed(labels: Any, logits: Any) -> Any:
         probabilities = tf.nn.softmax(logits)
         # Flat, lest a gather of several dimensions be a loop.
         places = tf.range(tf.size(labels)) * classes + tf.reshape(labels, (-1,))
-        of_label = tf.reshape(tf.gather(tf.reshape(logits, (-1,)), places), tf.shape(labels))
-        # By the most probable class, whose probability is at least 1 / classes; that of the label may be 0 in float32.
-        most = tf.minimum(tf.reduce_max(probabilities, axis=-1), 1.0)
-        values = (tf.reduce_max(logits, axis=-1) - of_label) - tf.math.log(most)
+
+        def of_label(values: Any) -> Any:
+            return tf.reshape(tf.gather(tf.reshape(values, (-1,)), places), tf.shape(labels))
+
+        def by_logits() -> Any:
+            # By the most probable class, whose probability is at least 1 / classes.
+            most = tf.minimum(tf.reduce_max(probabilities, axis=-1), 1.0)
+            return (tf.reduce_max(logits, axis=-1) - of_label(logits)) - tf.math.log(most)
+
+        likelihoods = tf.minimum(of_label(probabilities), 1.0)
+        # A probability may be 0 in float32, of which there is no logarithm. Rarely then are all logits gone over again.
+        above_zero = tf.reduce_all(likelihoods > _LEAST)
+        values = tf.cond(above_zero, lambda: -tf.math.log(likelihoods), by_logits)
 
         def gradient(upstream: Any) -> Any:
-            upstream = upstream[..., tf.newaxis]
-            hit = tf.range(classes, dtype=labels.dtype) == labels[..., tf.newaxis]
-            return probabilities * upstream - tf.where(hit, upstream, 0.0)
+            return (probabilities - tf.one_hot(labels, classes)) * upstream[..., tf.newaxis]
 
         return values, gradient
 

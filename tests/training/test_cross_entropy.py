@@ -62,6 +62,16 @@ def test_sure_predictions_cost_nothing_and_wrong_ones_their_difference():
     assert cross_entropies(tf.constant([7, 8]), tf.constant(logits)).numpy().tolist() == [0, 1000]
 
 
+def test_one_label_that_is_as_good_as_impossible_changes_no_other_loss():
+    labels, logits = example(1)
+    expected = cross_entropies(labels, logits).numpy()
+    far = tf.tensor_scatter_nd_update(logits, [[0, 0, 0, int(labels[0, 0, 0])]], [-200.0])
+    found = cross_entropies(labels, far).numpy()
+    assert found[0, 0, 0] > 200
+    assert found[0, 0, 0] == pytest.approx(plain(labels, far).numpy()[0, 0, 0], rel=1e-6)
+    np.testing.assert_allclose(found.ravel()[1:], expected.ravel()[1:], rtol=2e-6, atol=2e-6)
+
+
 def test_what_is_no_number_stays_none():
     labels, logits = example(1)
     logits = tf.tensor_scatter_nd_update(logits, [[0, 0, 0, 5]], [np.nan])
