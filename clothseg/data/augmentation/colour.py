@@ -1,6 +1,6 @@
 """Changing what photos look like, with a strength of its own for each; labels stay as they are.
 
-Photos are float32 (batch, height, width, 3) in 0..255, and so are the results.
+Photos are float32 (batch, height, width, 3) in 0..255, or one of them, and so are the results.
 """
 
 from __future__ import annotations
@@ -37,36 +37,28 @@ def mixtures(*, saturation: np.ndarray, hue: np.ndarray) -> np.ndarray:
     return (np.linalg.inv(YIQ) @ turned @ YIQ).astype(np.float32)
 
 
-def change_colours(photos: tf.Tensor, *, mixtures: tf.Tensor, contrast: tf.Tensor, brightness: tf.Tensor) -> tf.Tensor:
-    """Saturation, hue, contrast and brightness in one go.
+def change_colours(photo: np.ndarray, *, mixture: np.ndarray, contrast: float, brightness: float) -> np.ndarray:
+    """Saturation, hue, contrast and brightness of one photo in one go.
 
     Args:
-        photos: (batch, height, width, 3).
-        mixtures: float32 (batch, 3, 3), from `mixtures`.
-        contrast: float32 (batch,), factors by which values move away from the photo's mean luma.
-        brightness: float32 (batch,), added, in parts of the range of values.
+        photo: float32 (height, width, 3).
+        mixture: float32 (3, 3), from `mixtures`.
+        contrast: factor by which values move away from the photo's mean luma.
+        brightness: is added, in parts of the range of values.
     """
-    # Photo by photo, which stays in the processor's cache, by OpenCV: products with so few columns are slow.
-    # Stateless, so that deterministic runs may take many batches at once.
-    arrays = [photos, mixtures, contrast, brightness]
-    return tf.ensure_shape(tf.numpy_function(_changed, arrays, tf.float32, stateful=False), photos.shape)
+    offset = cv2.mean(photo)[:3] @ LUMA * (1 - contrast) + 255 * brightness
+    # By OpenCV: products with so few columns are slow.
+    changed = cv2.transform(photo, np.column_stack([mixture * contrast, np.full(3, offset)]))
+    return np.clip(changed, 0, 255, out=changed)
 
 
-def _changed(photos: np.ndarray, mixtures: np.ndarray, contrast: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    """`change_colours` of arrays."""
-    changed = np.empty_like(photos)
-    for photo, new, mixture, factor, added in zip(photos, changed, mixtures, contrast, brightness, strict=True):
-        offset = cv2.mean(photo)[:3] @ LUMA * (1 - factor) + 255 * added
-        cv2.transform(photo, np.column_stack([mixture * factor, np.full(3, offset)]), new)
-        np.clip(new, 0, 255, out=new)
-    return changed
-
-
-def change_gamma(photos: tf.Tensor, *, gamma: tf.Tensor) -> tf.Tensor:
-    """Raises values in 0..1 to a power: float32 (batch,); above 1 the photo becomes darker."""
-    # A fifth of the time of `tf.pow`; the smallest number keeps the logarithm finite.
-    logarithms = tf.math.log(tf.maximum(photos / 255, 1e-6))
-    return 255 * tf.exp(logarithms * gamma[:, None, None, None])
+def change_gamma(photo: np.ndarray, *, gamma: np.float32) -> np.ndarray:
+    """Raises the values of a photo float32 (height, width, 3), in 0..1, to a power; above 1 it becomes darker."""
+    # A fifth of the time of a power; the smallest number keeps the logarithm finite.
+    levels = np.maximum(photo / 255, np.float32(1e-6))
+    np.log(levels, out=levels)
+    levels *= gamma
+    return np.exp(levels, out=levels) * np.float32(255)
 
 
 def blur_kernels(sigma: np.ndarray, *, largest: float) -> np.ndarray:

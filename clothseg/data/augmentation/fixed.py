@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from clothseg.checks import is_count, suggestion
+from clothseg.data import aligned
 from clothseg.data.augmentation.contract import Read
 from clothseg.data.labels import IGNORE
 from clothseg.data.prepared import LabelResize, bilinear, resize_labels
@@ -144,7 +145,7 @@ class FixedCopies:
         return tf.ensure_shape(changed, photos.shape), tf.ensure_shape(targets, labels.shape)
 
     def _changed(self, photos: np.ndarray, labels: np.ndarray, variants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        changed, targets = np.empty(photos.shape, np.float32), np.empty_like(labels)
+        changed, targets = aligned.empty(photos.shape, np.float32), aligned.empty(labels.shape, np.uint8)
         functions = [None, *map(self.function, self.copies)]
         for row, variant in enumerate(variants):
             function = functions[variant]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from clothseg.data import aligned
 from clothseg.data.labels import IGNORE
 from clothseg.data.prepared import PADDING
 
@@ -72,15 +73,21 @@ def warp(photos: tf.Tensor, labels: tf.Tensor, transforms: tf.Tensor) -> tuple[t
 
 def _warped(photos: np.ndarray, labels: np.ndarray, transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`warp` of arrays."""
-    new_photos, new_labels = np.empty_like(photos), np.empty_like(labels)
-    height, width = labels.shape[1:]
+    new_photos, new_labels = aligned.empty(photos.shape, photos.dtype), aligned.empty(labels.shape, labels.dtype)
+    for example in zip(new_photos, new_labels, photos, labels, transforms, strict=True):
+        warp_into(*example)
+    return new_photos, new_labels
+
+
+def warp_into(
+    new_photo: np.ndarray, new_labels: np.ndarray, photo: np.ndarray, labels: np.ndarray, transform: np.ndarray
+) -> None:
+    """`warp` of one photo and its labels, which is written into arrays of the same shapes."""
+    matrix, (height, width) = np.append(transform, 1).reshape(3, 3), labels.shape
     grey, hidden = (float(PADDING),) * 3, float(IGNORE)
     linear, nearest = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    for place, row in enumerate(transforms):
-        matrix = np.append(row, 1).reshape(3, 3)
-        cv2.warpPerspective(photos[place], matrix, (width, height), new_photos[place], linear, borderValue=grey)
-        cv2.warpPerspective(labels[place], matrix, (width, height), new_labels[place], nearest, borderValue=hidden)
-    return new_photos, new_labels
+    cv2.warpPerspective(photo, matrix, (width, height), new_photo, linear, borderValue=grey)
+    cv2.warpPerspective(labels, matrix, (width, height), new_labels, nearest, borderValue=hidden)
 
 
 def _matrices(count: int, entries: dict[tuple[int, int], np.ndarray | float]) -> np.ndarray:

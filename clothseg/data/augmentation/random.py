@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from clothseg.checks import is_number
+from clothseg.data import aligned
 from clothseg.data.augmentation import colour, geometry
 from clothseg.data.augmentation.contract import Read
 from clothseg.data.augmentation.keyed import between, chosen, words
@@ -151,10 +152,8 @@ class RandomAugmentation:
         Returns:
             Photos of the same shape as float32, and labels of the same shape as uint8.
         """
-        photos, labels = tf.cast(photos, tf.float32), tf.convert_to_tensor(labels)
-        photos, labels = self._pasted(photos, labels, keys, read)
-        photos = self._recoloured(photos, keys)
-        photos, labels = self._moved(photos, labels, keys)
+        photos, labels = self._pasted(tf.convert_to_tensor(photos), tf.convert_to_tensor(labels), keys, read)
+        photos, labels = self._recoloured_and_moved(photos, labels, keys)
         photos = self._worsened(photos, keys)
         return self._erased(photos, labels, keys)
 
@@ -166,6 +165,7 @@ class RandomAugmentation:
         donors = self._donors
         if not len(donors.classes):
             return photos, labels
+        photos = tf.cast(photos, tf.float32)
 
         def draw(keys: np.ndarray) -> tuple[np.ndarray, ...]:
             flip = chosen(keys, "copy_paste.flip", self.copy_paste_flip)
@@ -186,41 +186,62 @@ class RandomAugmentation:
 
         return _to_some("copy_paste", self.copy_paste, keys, paste, photos, labels)
 
-    def _recoloured(self, photos: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        def draw(keys: np.ndarray) -> tuple[np.ndarray, ...]:
-            saturation = between(keys, "saturation", self.saturation, 1, nothing=1)[:, 0]
-            hue = between(keys, "hue", self.hue, 1, nothing=0)[:, 0]
-            return (
-                colour.mixtures(saturation=saturation, hue=hue),
-                between(keys, "contrast", self.contrast, 1, nothing=1, log=True)[:, 0].astype(np.float32),
-                between(keys, "brightness", self.brightness, 1, nothing=0)[:, 0].astype(np.float32),
-                between(keys, "gamma", self.gamma, 1, nothing=1, log=True)[:, 0].astype(np.float32),
-            )
+    def _recoloured_and_moved(
+        self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Photo by photo, which stays in the processor's cache from the first change to the last."""
+        recolours = any((self.saturation, self.hue, self.contrast, self.brightness))
+        moves = any((self.flip, self.scale, self.aspect, self.rotation, self.shift, self.perspective))
+        if not (recolours or self.gamma or moves):
+            return tf.cast(photos, tf.float32), labels
 
-        number = (tf.float32,)
-        mixtures, contrast, brightness, gamma = _drawn(draw, keys, (tf.float32, 3, 3), number, number, number)
-        if any((self.saturation, self.hue, self.contrast, self.brightness)):
-            photos = colour.change_colours(photos, mixtures=mixtures, contrast=contrast, brightness=brightness)
-        return colour.change_gamma(photos, gamma=gamma) if self.gamma else photos
+        def change(photos: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            colours, gamma = self._colours(keys) if recolours else (), self._gamma(keys)
+            transforms = self._transforms(keys, tuple(labels.shape[1:])) if moves else ()
+            new_photos, new_labels = aligned.empty(photos.shape, np.float32), aligned.empty(labels.shape, np.uint8)
+            for place, photo in enumerate(photos):
+                photo = photo.astype(np.float32, copy=False)
+                if recolours:
+                    mixture, contrast, brightness = (values[place] for values in colours)
+                    photo = colour.change_colours(photo, mixture=mixture, contrast=contrast, brightness=brightness)
+                if self.gamma:
+                    photo = colour.change_gamma(photo, gamma=gamma[place])
+                if moves:
+                    geometry.warp_into(new_photos[place], new_labels[place], photo, labels[place], transforms[place])
+                else:
+                    new_photos[place], new_labels[place] = photo, labels[place]
+            return new_photos, new_labels
 
-    def _moved(self, photos: tf.Tensor, labels: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        if not any((self.flip, self.scale, self.aspect, self.rotation, self.shift, self.perspective)):
-            return photos, labels
+        # Declared stateless, which it is: of what has a state, deterministic runs would take only one batch at a time.
+        changed, targets = tf.numpy_function(change, [photos, labels, keys], (tf.float32, tf.uint8), stateful=False)
+        return tf.ensure_shape(changed, photos.shape), tf.ensure_shape(targets, labels.shape)
 
-        def draw(keys: np.ndarray) -> np.ndarray:
-            stretch = np.sqrt(between(keys, "aspect", self.aspect, 1, nothing=1, log=True))
-            scale = between(keys, "scale", self.scale, 1, nothing=1, log=True) * np.hstack([1 / stretch, stretch])
-            place = between(keys, "scale.place", (-0.5, 0.5), 2, nothing=0) * np.abs(scale - 1)
-            return geometry.transforms(
-                tuple(labels.shape[1:]),
-                flip=chosen(keys, "flip", self.flip),
-                scale=scale,
-                angle=between(keys, "rotation", self.rotation, 1, nothing=0)[:, 0],
-                shift=place + between(keys, "shift", self.shift, 2, nothing=0),
-                perspective=between(keys, "perspective", self.perspective, 2, nothing=0),
-            )
+    def _colours(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each example its mixture of colours, contrast and brightness."""
+        saturation = between(keys, "saturation", self.saturation, 1, nothing=1)[:, 0]
+        hue = between(keys, "hue", self.hue, 1, nothing=0)[:, 0]
+        return (
+            colour.mixtures(saturation=saturation, hue=hue),
+            between(keys, "contrast", self.contrast, 1, nothing=1, log=True)[:, 0],
+            between(keys, "brightness", self.brightness, 1, nothing=0)[:, 0],
+        )
 
-        return geometry.warp(photos, labels, _drawn(draw, keys, (tf.float32, 8)))
+    def _gamma(self, keys: np.ndarray) -> np.ndarray:
+        return between(keys, "gamma", self.gamma, 1, nothing=1, log=True)[:, 0].astype(np.float32)
+
+    def _transforms(self, keys: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Of each example where it is moved, see `geometry.transforms`."""
+        stretch = np.sqrt(between(keys, "aspect", self.aspect, 1, nothing=1, log=True))
+        scale = between(keys, "scale", self.scale, 1, nothing=1, log=True) * np.hstack([1 / stretch, stretch])
+        place = between(keys, "scale.place", (-0.5, 0.5), 2, nothing=0) * np.abs(scale - 1)
+        return geometry.transforms(
+            size,
+            flip=chosen(keys, "flip", self.flip),
+            scale=scale,
+            angle=between(keys, "rotation", self.rotation, 1, nothing=0)[:, 0],
+            shift=place + between(keys, "shift", self.shift, 2, nothing=0),
+            perspective=between(keys, "perspective", self.perspective, 2, nothing=0),
+        )
 
     def _worsened(self, photos: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         height = photos.shape[1]
