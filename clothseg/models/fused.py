@@ -18,11 +18,11 @@ from typing import Any
 
 import keras
 
-from clothseg.machine import processor
+from clothseg.machine import processor, wrong_in_16_bits
 
 
 def fuse(model: keras.Model, *, deterministic: bool) -> None:
-    """Lets TensorFlow compute batch norms in one operation, and gradients of doubling convolutions as matrix products.
+    """Lets TensorFlow compute batch norms in one operation, and gradients of doubling convolutions as is fastest.
 
     Does nothing under another backend of Keras, leaves layers alone that have options for which there is no such
     operation, and on a GPU the gradients.
@@ -122,7 +122,9 @@ def _speed_up(layer: keras.layers.Conv2DTranspose) -> None:
     shape, dtype = _input_of(layer)
     large = shape is not None and shape[1] * shape[2] > SMALL
     amx = "amx_bf16" in processor().split()
-    if amx and dtype == "bfloat16" and layer.compute_dtype == "float32":
+    # What is of float32 because oneDNN is wrong in 16 bits has its gradients in float32 too.
+    wrong = shape is None or wrong_in_16_bits(2, width=shape[2])
+    if amx and dtype == "bfloat16" and layer.compute_dtype == "float32" and not wrong:
         layer.autocast = False
         layer.call = _doubling(layer, as_product=not large)
     elif layer.compute_dtype == "bfloat16" and not (amx and large):
@@ -137,11 +139,12 @@ SMALL = 16 * 16
 
 
 def _input_of(layer: keras.Layer) -> tuple[tuple[int, ...] | None, str | None]:
-    """Shape and numbers of what comes into a layer, before it casts them."""
+    """Shape, if all but the batch is known, and numbers of what comes into a layer, before it casts them."""
     try:
-        return layer.input.shape, layer.input.dtype
+        shape, dtype = layer.input.shape, layer.input.dtype
     except (AttributeError, ValueError):  # a layer within a model that is no graph of layers
         return None, None
+    return None if None in shape[1:] else shape, dtype
 
 
 def _doubling(layer: keras.layers.Conv2DTranspose, *, as_product: bool) -> Callable[[Any], Any]:

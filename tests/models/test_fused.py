@@ -135,6 +135,20 @@ def test_with_amx_the_last_layer_which_is_of_float32_has_its_gradients_in_bfloat
     assert {one.outputs[0].dtype for one in graph.get_operations() if one.type in of_products} == {tf.bfloat16}
 
 
+def test_what_is_of_float32_because_16_bits_would_be_wrong_stays_so_backwards(monkeypatch):
+    monkeypatch.setattr("clothseg.models.fused.processor", lambda: "Some CPU avx2 avx512f avx512_bf16 amx_bf16")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        narrow = keras.Sequential([keras.Input((2, 1, 5), dtype="bfloat16"), keras.layers.ReLU()])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    narrow.add(keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same", dtype="float32"))
+    assert narrow.layers[-1].input.dtype == "bfloat16"
+    before = narrow.layers[-1].call
+    fuse(narrow, deterministic=False)
+    assert narrow.layers[-1].call == before
+
+
 @pytest.mark.parametrize(
     "options",
     [{"strides": 1}, {"padding": "valid"}, {"output_padding": 1}, {"strides": 1, "dilation_rate": 2},
