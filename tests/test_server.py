@@ -176,9 +176,10 @@ def trainings(server, clothseg, tmp_path_factory) -> dict[str, tuple[Path, str]]
 
 @pytest.fixture
 def client(server, monkeypatch) -> Iterator[mlflow.MlflowClient]:
+    # Before the variables are set, of which it would be this server, and the tests after it would wait for that.
+    before = mlflow.get_tracking_uri()
     for name, value in server.variables().items():
         monkeypatch.setenv(name, value)
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server.address)
     yield mlflow.MlflowClient()
     mlflow.set_tracking_uri(before)

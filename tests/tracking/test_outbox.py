@@ -24,6 +24,7 @@ class Store:
         self.files: dict[int, str] = {}
         self.error: Exception | None = None
         self.refused: dict[int, Exception] = {}
+        self.tags: dict[str, str] = {}
         self.open = threading.Event()
         self.open.set()
 
@@ -37,10 +38,15 @@ class Store:
         if (folder / "text").is_file():
             self.files[entry["step"]] = (folder / "text").read_text()
 
+    def set_tag(self, run_id, key, value) -> None:
+        """As of MLflow's client, which is this."""
+        self.tags[key] = value
+
 
 @pytest.fixture(autouse=True)
 def store(monkeypatch) -> Store:
     made = Store()
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda: made)
     monkeypatch.setattr(outbox_module, "write", made.write)
     monkeypatch.setattr(outbox_module, "_FIRST_PAUSE", 0.01)
     return made
@@ -118,6 +124,7 @@ def test_what_a_store_refuses_for_good_does_not_keep_back_the_rest(tmp_path, sto
     assert outbox.close(patience=0) == 0
     assert store.taken == [1, 4]
     assert outbox.refused == ["metrics: too long", "metrics: a fault of ours"] and "too long" in caplog.text
+    assert store.tags == {"not_logged": "metrics: too long; metrics: a fault of ours"}
 
 
 def test_after_a_crash_what_is_on_disk_is_delivered_once_and_first(tmp_path, store):
