@@ -20,6 +20,10 @@ import keras
 
 from clothseg.machine import processor, wrong_in_16_bits
 
+# Pixels of a map up to which, with AMX, oneDNN's gradient of the weights takes longer than a matrix product: at 16 x 16
+# as long, at 4 x 4 seven times, at 64 x 64 a quarter.
+SMALL = 16 * 16
+
 
 def fuse(model: keras.Model, *, deterministic: bool) -> None:
     """Lets TensorFlow compute batch norms in one operation, and gradients of doubling convolutions as is fastest.
@@ -131,11 +135,6 @@ def _speed_up(layer: keras.layers.Conv2DTranspose) -> None:
         layer.call = _doubling(layer, as_product=True)
     elif layer.compute_dtype == "float32" and _on_avx2_alone():
         layer.call = _doubling(layer, as_product=True)
-
-
-# Pixels of a map up to which, with AMX, oneDNN's gradient of the weights takes longer than a matrix product: at 16 x 16
-# as long, at 4 x 4 seven times, at 64 x 64 a third.
-SMALL = 16 * 16
 
 
 def _input_of(layer: keras.Layer) -> tuple[tuple[int, ...] | None, str | None]:
