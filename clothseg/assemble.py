@@ -209,6 +209,7 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     """The encoder, and the network around it, for photos of one size."""
     from clothseg.models.backbones import build_encoder
     from clothseg.models.fused import fuse
+    from clothseg.models.recomputed import recompute
     from clothseg.models.strided import compute_in_float32_where_wrong
     from clothseg.models.unet import build_network, set_batch_norm_momentum
 
@@ -235,6 +236,7 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     compute_in_float32_where_wrong(built.model)
     if settings.fused_layers:
         fuse(built.model, deterministic=settings.deterministic)
+        recompute(built.model)
     return built
 
 
@@ -280,7 +282,13 @@ def phases(
         span, start = (total, done) if settings.schedule.learning_rate_over == "training" else (None, 0)
         own = options.epochs * steps[name]
         optimizer = _optimizer(
-            cfg, part, options, network=networks[_size(options, settings)], steps=span or own, start=start
+            cfg,
+            part,
+            options,
+            network=networks[_size(options, settings)],
+            steps=span or own,
+            start=start,
+            fused=settings.fused_layers,
         )
         try:
             optimizer(1)
@@ -316,7 +324,14 @@ def _steps(options: PhaseSettings, photos: int, pass_steps: int, settings: Train
 
 
 def _optimizer(
-    cfg: DictConfig, part: DictConfig, options: PhaseSettings, *, network: Network, steps: int, start: int
+    cfg: DictConfig,
+    part: DictConfig,
+    options: PhaseSettings,
+    *,
+    network: Network,
+    steps: int,
+    start: int,
+    fused: bool,
 ) -> Any:
     from clothseg.training import optimizers, rates
 
@@ -332,6 +347,7 @@ def _optimizer(
             variables=network.trained.trainable_variables,
             encoder_variables=network.encoder.trainable_variables,
             encoder_rate=options.encoder_rate,
+            fused=fused,
         )
 
     return make

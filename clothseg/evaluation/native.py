@@ -192,10 +192,17 @@ class Evaluator:
             for following in [*batches[1:], []] if batches else []:
                 pairs = [future.result() for future in coming]
                 coming = [pool.submit(self.read, row) for row in following]
-                found = self.predictor([photo for photo, _ in pairs])
-                for (photo, truth), (logits, window) in zip(pairs, found, strict=True):
-                    yield photo, truth, logits, window
+                for found in self._of_batch(pairs):
+                    yield found
                     progress.update()
+
+    def _of_batch(
+        self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, Window]]:
+        found = self.predictor([photo for photo, _ in pairs])
+        for (photo, truth), (logits, window) in zip(pairs, found, strict=True):
+            # A copy: a part of the batch's would keep them all until those of the next batch are there.
+            yield photo, truth, logits.copy(), window
 
     def _prediction(self, photo: np.ndarray, truth: np.ndarray, logits: np.ndarray, window: Window) -> Prediction:
         allowed = None if self.table is None else self._known

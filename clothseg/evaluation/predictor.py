@@ -106,6 +106,8 @@ def _window(frame: Sequence[int], size: tuple[int, int], logits: tuple[int, ...]
 def _mean(logits: Sequence[tuple[np.ndarray, Window]]) -> tuple[np.ndarray, Window]:
     """Logits of one photo by several networks as one: where they differ in size or place, on the finest grid."""
     first, window = logits[0]
+    if len(logits) == 1:
+        return first, window
     if all(own.shape == first.shape and place == window for own, place in logits[1:]):
         return np.mean([own for own, _ in logits], axis=0), window
     size = max((own.shape[:2] for own, _ in logits), key=lambda shape: shape[0] * shape[1])

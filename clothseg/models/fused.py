@@ -130,11 +130,30 @@ def _speed_up(layer: keras.layers.Conv2DTranspose) -> None:
     wrong = shape is None or wrong_in_16_bits(2, width=shape[2])
     if amx and dtype == "bfloat16" and layer.compute_dtype == "float32" and not wrong:
         layer.autocast = False
-        layer.call = _doubling(layer, as_product=not large)
+        convolve_by(layer, _doubling(as_product=not large))
     elif layer.compute_dtype == "bfloat16" and not (amx and large):
-        layer.call = _doubling(layer, as_product=True)
+        convolve_by(layer, _doubling(as_product=True))
     elif layer.compute_dtype == "float32" and _on_avx2_alone():
-        layer.call = _doubling(layer, as_product=True)
+        convolve_by(layer, _doubling(as_product=True))
+
+
+def convolve_by(layer: keras.Layer, convolve: Callable[..., Any]) -> None:
+    """Gives a convolution another `call`.
+
+    Args:
+        layer: of Keras, with one kernel and channels last.
+        convolve: from inputs and kernel to outputs, without bias and activation. It stays with the layer under this
+            name.
+    """
+    import tensorflow as tf
+
+    def call(inputs: Any) -> Any:
+        outputs = convolve(inputs, tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype))
+        if layer.use_bias:
+            outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(layer.bias), layer.compute_dtype))
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    layer.call, layer.convolve = call, convolve
 
 
 def _input_of(layer: keras.Layer) -> tuple[tuple[int, ...] | None, str | None]:
@@ -146,12 +165,11 @@ def _input_of(layer: keras.Layer) -> tuple[tuple[int, ...] | None, str | None]:
     return None if None in shape[1:] else shape, dtype
 
 
-def _doubling(layer: keras.layers.Conv2DTranspose, *, as_product: bool) -> Callable[[Any], Any]:
-    """Convolves in the layer's numbers, and computes gradients in those of its inputs.
+def _doubling(*, as_product: bool) -> Callable[[Any, Any], Any]:
+    """Convolves in the kernel's numbers, and computes gradients in those of the inputs.
 
     Args:
-        layer: which doubles.
-        as_product: whether the gradient of its weights is a matrix product, or oneDNN's.
+        as_product: whether the gradient of the kernel is a matrix product, or oneDNN's.
     """
     import tensorflow as tf
 
@@ -176,13 +194,7 @@ def _doubling(layer: keras.layers.Conv2DTranspose, *, as_product: bool) -> Calla
 
         return convolved(inputs, kernel), gradient
 
-    def call(inputs: Any) -> Any:
-        outputs = doubled(inputs, tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype))
-        if layer.use_bias:
-            outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(layer.bias), layer.compute_dtype))
-        return outputs if layer.activation is None else layer.activation(outputs)
-
-    return call
+    return doubled
 
 
 def patches(maps: Any) -> Any:

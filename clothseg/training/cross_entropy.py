@@ -59,7 +59,10 @@ def _composed(labels: Any, logits: Any) -> Any:
         values = tf.cond(above_zero, lambda: -tf.math.log(likelihoods), by_logits)
 
         def gradient(upstream: Any) -> Any:
-            return (probabilities - tf.one_hot(labels, classes)) * upstream[..., tf.newaxis]
+            # Once the logits are done with, and not as soon as there are labels: it is as large as they are.
+            with tf.control_dependencies([values]):
+                target = tf.one_hot(labels, classes)
+            return (probabilities - target) * upstream[..., tf.newaxis]
 
         return values, gradient
 

@@ -14,6 +14,7 @@ import keras
 
 from clothseg.checks import is_number
 from clothseg.errors import UserError
+from clothseg.training import updates
 
 # Names that Keras gives to weights of norms, and to biases, those of attention being of more than one dimension.
 _UNDECAYED = ("beta", "bias", "gamma", "scale")
@@ -26,6 +27,7 @@ def make(
     variables: Iterable[keras.Variable],
     encoder_variables: Iterable[keras.Variable],
     encoder_rate: float,
+    fused: bool,
 ) -> keras.Optimizer:
     """An optimizer to compile a model with. Make it anew for every `compile`, in the same device placement.
 
@@ -35,6 +37,7 @@ def make(
         variables: the model's trainable variables; of these norms and biases are kept from weight decay.
         encoder_variables: those, or more than those, that are trained at another rate.
         encoder_rate: what their learning rate is multiplied by; 1 changes nothing.
+        fused: whether weights are updated in one operation, if there is one; see `updates`.
 
     Raises:
         UserError: an `encoder_rate` that is no number above 0, or an optimizer that cannot have one.
@@ -42,6 +45,8 @@ def make(
     """
     optimizer = factory(learning_rate=learning_rate)
     _check(optimizer)
+    if fused:
+        updates.fuse(optimizer)
     keep_from_decay(optimizer, variables)
     if encoder_rate != 1:
         scale_rates(optimizer, encoder_variables, encoder_rate)

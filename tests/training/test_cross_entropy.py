@@ -89,6 +89,16 @@ def test_nothing_is_added_up_across_pixels():
     assert "Softmax" in kinds and not any("Segment" in kind or "Scatter" in kind for kind in kinds), kinds
 
 
+def test_targets_are_not_there_before_the_losses():
+    # TensorFlow would make them as soon as it has the labels, and they are as large as the logits.
+    labels, logits = example(1)
+    graph = tf.function(lambda *given: with_gradient_in_graph(*given)).get_concrete_function(labels, logits)
+    (target,) = (operation for operation in graph.graph.get_operations() if operation.type == "OneHot")
+    # TensorFlow lets constants wait where an operation has some.
+    waits = [one for each in target.inputs for one in each.op.control_inputs] + target.control_inputs
+    assert any("If" in tensor.op.type for one in waits for tensor in one.inputs)
+
+
 def with_gradient_in_graph(labels, logits):
     with tf.GradientTape() as tape:
         tape.watch(logits)

@@ -87,6 +87,7 @@ def test_agrees_with_scikit_learn():
 def test_the_predicted_class_is_the_first_of_the_highest():
     logits = np.array([[0, 3, 3, 1], [2, 2, 2, 2], [-5, -6, -np.inf, -7], [1, 2, 3, 4]], np.float32)
     assert np.array_equal(predicted_classes(logits), [1, 0, 0, 3])
+    assert np.array_equal(predicted_classes(np.array([[-1, -0.0, 0.0], [-1, 0.0, -0.0]], np.float32)), [1, 1])
     many = np.random.default_rng(4).integers(0, 6, (2, 30, 40, 59)).astype(np.float32)  # full of equals
     assert np.array_equal(predicted_classes(many), many.argmax(-1))
 

@@ -66,6 +66,7 @@ def test_kernels_decay_and_norms_and_biases_do_not():
     optimizer = make(
         partial(keras.optimizers.SGD, weight_decay=0.5),
         learning_rate=0.1, variables=model.trainable_variables, encoder_variables=[], encoder_rate=1,
+        fused=True,
     )  # fmt: skip
     optimizer.apply([np.zeros_like(start) for start in before], model.trainable_variables)
     for variable, start in zip(model.trainable_variables, before, strict=True):
@@ -80,6 +81,7 @@ def test_sgd_steps_by_the_scaled_rate_and_decay():
     optimizer = make(
         partial(keras.optimizers.SGD, weight_decay=0.1),
         learning_rate=0.5, variables=variables, encoder_variables=variables[:1], encoder_rate=0.1,
+        fused=True,
     )  # fmt: skip
     # 2 * (1 - 0.1 * 0.05) - 0.05 * 4, and 2 * (1 - 0.1 * 0.5) - 0.5 * 4
     slow, fast = steps(optimizer, variables, [[[4]], [[4]]])
@@ -93,6 +95,7 @@ def test_adam_moves_by_the_scaled_rate_whatever_the_gradient():
     optimizer = make(
         keras.optimizers.Adam,
         learning_rate=0.01, variables=variables, encoder_variables=variables[:1], encoder_rate=0.1,
+        fused=True,
     )  # fmt: skip
     # Adam's steps along a constant gradient are as long as its rate.
     slow, fast = steps(optimizer, variables, [[[300]], [[-0.5]]], count=5)
@@ -109,6 +112,7 @@ def test_scaling_is_the_same_as_another_rate(name):
         optimizer = make(
             factory, learning_rate=learning_rate, variables=variables, encoder_variables=variables[:1],
             encoder_rate=factor,
+            fused=True,
         )  # fmt: skip
         return steps(optimizer, variables, [[[0.3]], [[0.7]]], count=3)
 
@@ -124,6 +128,7 @@ def test_scaling_follows_a_schedule_and_clipping_comes_before_it():
         partial(keras.optimizers.SGD, global_clipnorm=5.0),
         learning_rate=polynomial(1.0, 4, warmup=0.0, power=1.0, floor=0.0),
         variables=variables, encoder_variables=variables[:1], encoder_rate=0.1,
+        fused=True,
     )  # fmt: skip
     # Gradients of 6 and 8 have norm 10 and are halved. The rate is 1 and then 3/4.
     slow, fast = steps(optimizer, variables, [[[6]], [[8]]], count=2)
@@ -133,7 +138,12 @@ def test_scaling_follows_a_schedule_and_clipping_comes_before_it():
 
 def test_an_optimizer_without_a_rate_for_the_encoder_is_kerass_own():
     optimizer = make(
-        keras.optimizers.RMSprop, learning_rate=0.1, variables=pair(), encoder_variables=pair(), encoder_rate=1.0
+        keras.optimizers.RMSprop,
+        learning_rate=0.1,
+        variables=pair(),
+        encoder_variables=pair(),
+        encoder_rate=1.0,
+        fused=False,
     )
     assert optimizer.update_step.__func__ is keras.optimizers.RMSprop.update_step
 
@@ -158,6 +168,7 @@ def test_what_can_be_chosen_clips_decays_and_averages(name):
     optimizer = make(
         chosen(name, weight_decay=0.1, use_ema=True, ema_momentum=0.5, clipvalue=0.25),
         learning_rate=0.1, variables=variables, encoder_variables=variables[:1], encoder_rate=0.5,
+        fused=True,
     )  # fmt: skip
     slow, fast = steps(optimizer, variables, [[[4]], [[4]]])
     assert 2 - slow.item() == pytest.approx((2 - fast.item()) / 2, rel=1e-4)
@@ -192,6 +203,7 @@ def slow_encoder(factory, rate=0.1, factor=0.01):
     return lambda model, encoder: make(
         factory, learning_rate=rate, variables=model.trainable_variables,
         encoder_variables=encoder.trainable_variables, encoder_rate=factor,
+        fused=True,
     )  # fmt: skip
 
 
@@ -374,7 +386,7 @@ def trained(devices):
         optimizer = make(
             lambda learning_rate: keras.optimizers.SGD(learning_rate, weight_decay=0.5, use_ema=True, ema_momentum=0.5),
             learning_rate=0.1, variables=model.trainable_variables, encoder_variables=encoder.trainable_variables,
-            encoder_rate=0.1)
+            encoder_rate=0.1, fused=True)
         model.compile(optimizer, "mse", jit_compile=False)
     batches = tf.data.Dataset.from_tensor_slices((photos, targets)).batch(4)
     fit = model.fit(batches, validation_data=batches, epochs=3, verbose=0, callbacks=[AveragedWeights()])
@@ -409,7 +421,7 @@ def test_options_that_keras_takes_as_they_come_are_told(options, told):
         return keras.optimizers.Adam(learning_rate, **options)
 
     with pytest.raises(UserError) as error:
-        make(factory, learning_rate=0.1, variables=[], encoder_variables=[], encoder_rate=1)
+        make(factory, learning_rate=0.1, variables=[], encoder_variables=[], encoder_rate=1, fused=True)
     assert str(error.value).startswith(told)
 
 
@@ -419,4 +431,5 @@ def test_a_weight_decay_that_cannot_be_is_told_before_anything_is_trained(decay)
         make(
             lambda learning_rate: keras.optimizers.AdamW(learning_rate, weight_decay=decay),
             learning_rate=0.1, variables=pair(), encoder_variables=pair(), encoder_rate=1.0,
+            fused=True,
         )  # fmt: skip
