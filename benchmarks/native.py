@@ -51,14 +51,15 @@ def predictor(given: argparse.Namespace):
 
 
 def ours(given: argparse.Namespace) -> Labels:
-    """The way of `clothseg.predict`, without its threads."""
+    """The way of `clothseg.predict` with one photo."""
     from clothseg.evaluation.upsample import label_map
 
     found = predictor(given)
 
     def labels(photos: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        how = {"allowed": None, "threads": os.cpu_count()}
         pairs = zip(photos, found(photos), strict=True)
-        return [label_map(one, photo.shape[:2], window=window, allowed=None) for photo, (one, window) in pairs]
+        return [label_map(one, photo.shape[:2], window=window, **how) for photo, (one, window) in pairs]
 
     return labels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,8 +122,12 @@ def _predict(photos: Sequence[PhotoFile], predictor: Predictor, output: Output, 
     """Reads, predicts and writes, each while the others go on."""
     from clothseg.evaluation.upsample import label_map
 
+    # Of many photos some are written at the same time anyway.
+    threads = (os.cpu_count() or 1) if len(photos) == 1 else 1
+
     def written(photo: PhotoFile, image: np.ndarray, logits: np.ndarray, window: tuple[float, ...]) -> dict:
-        return output.write(photo, image, label_map(logits, image.shape[:2], window=window, allowed=None))
+        labels = label_map(logits, image.shape[:2], window=window, allowed=None, threads=threads)
+        return output.write(photo, image, labels)
 
     with (
         ThreadPoolExecutor() as readers,

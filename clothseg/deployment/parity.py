@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ def parity(
 
     def of_original(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ((logits, window),) = original([photo])
-        return label_map(logits, photo.shape[:2], window=window, allowed=None), logits
+        threads = os.cpu_count() or 1
+        return label_map(logits, photo.shape[:2], window=window, allowed=None, threads=threads), logits
 
     def of_exported(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = exported(photo[None])

@@ -6,10 +6,11 @@ against the annotation as it is can be compared with anything.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -210,11 +211,12 @@ class Evaluator:
             allowed = np.intersect1d(np.union1d([BACKGROUND], np.unique(truth)), self._known)
         first = self.predictor.members[0]
         small = frame_of(truth.shape, first.size, resize=first.resize)[2:]
+        how: dict[str, Any] = {"window": window, "allowed": allowed, "threads": os.cpu_count() or 1}
         maps = (
             truth,
-            label_map(logits, truth.shape, window=window, allowed=allowed),
+            label_map(logits, truth.shape, **how),
             resize_labels(truth, small, how="nearest"),
-            label_map(logits, small, window=window, allowed=allowed),
+            label_map(logits, small, **how),
         )
         return Prediction(photo, *(maps if self.table is None else (self.table[labels] for labels in maps)))
 

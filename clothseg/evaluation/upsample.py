@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-_AT_ONCE = 2**16  # pixels that are interpolated together, so that all classes of them fit into memory
+_AT_ONCE = 2**15  # pixels that are interpolated together, so that all classes of them fit into memory
 
 
 class Upsampled:
@@ -44,23 +45,32 @@ class Upsampled:
         mixed = csr_matrix((weights.ravel(), cells.ravel(), np.arange(0, cells.size + 1, 4)), (len(rows), len(flat)))
         return mixed @ flat
 
-    def winners(self) -> np.ndarray:
+    def winners(self, *, threads: int) -> np.ndarray:
         """The class with the highest logit at every pixel, uint8 (height, width), but for the order of equal values.
 
         Of the pixels of a photo most lie between four logits with the same highest class, which is then theirs too;
-        interpolated are the others alone.
+        interpolated are the others alone, many in as many threads.
         """
         highest = self.logits.argmax(axis=-1).astype(np.uint8)
         classes = highest.take(self._above, axis=0).take(self._before, axis=1)
         rows, columns = np.nonzero(_disagree(highest).take(self._above, axis=0).take(self._before, axis=1))
-        for start in range(0, len(rows), _AT_ONCE):
+
+        def interpolate(start: int) -> None:
             part = rows[start : start + _AT_ONCE], columns[start : start + _AT_ONCE]
             classes[part] = self.at(*part).argmax(axis=-1)
+
+        starts = range(0, len(rows), _AT_ONCE)
+        if min(threads, len(starts)) <= 1:
+            for start in starts:
+                interpolate(start)
+        else:
+            with ThreadPoolExecutor(min(threads, len(starts))) as pool:
+                list(pool.map(interpolate, starts))
         return classes
 
 
 def label_map(
-    logits: np.ndarray, size: tuple[int, int], *, window: Sequence[float], allowed: np.ndarray | None
+    logits: np.ndarray, size: tuple[int, int], *, window: Sequence[float], allowed: np.ndarray | None, threads: int
 ) -> np.ndarray:
     """The class with the highest logit at every pixel, logits resized bilinearly to a size.
 
@@ -69,13 +79,14 @@ def label_map(
         size: height and width wanted.
         window: as of `Upsampled`.
         allowed: int (k,), ascending, the only classes that may win; None for all.
+        threads: as many as may work on it, in which others do not work on other photos.
 
     Returns:
         uint8 (height, width).
     """
     if allowed is None:
-        return Upsampled(logits, size, window=window).winners()
-    return allowed.astype(np.uint8)[Upsampled(logits[..., allowed], size, window=window).winners()]
+        return Upsampled(logits, size, window=window).winners(threads=threads)
+    return allowed.astype(np.uint8)[Upsampled(logits[..., allowed], size, window=window).winners(threads=threads)]
 
 
 def resize(logits: np.ndarray, size: tuple[int, int], *, window: Sequence[float]) -> np.ndarray:

@@ -33,25 +33,27 @@ def assert_highest(predicted: np.ndarray, values: np.ndarray) -> None:
 @pytest.mark.parametrize("rough", [True, False])
 def test_a_map_is_the_highest_of_all_resized_logits(own, size, rough):
     logits = np.random.default_rng(3).normal(size=(*own, 9)).astype(np.float32) if rough else smooth_logits(3, *own)
-    assert_highest(label_map(logits, size, window=(0, 0, *own), allowed=None), reference(logits, size))
+    assert_highest(label_map(logits, size, window=(0, 0, *own), allowed=None, threads=1), reference(logits, size))
 
 
 def test_a_class_that_is_highest_at_no_corner_wins_between_them():
     logits = np.array([[[5, 0, 4]], [[0, 5, 4]]], np.float32)
-    predicted = label_map(logits, (9, 1), window=(0, 0, 2, 1), allowed=None)
+    predicted = label_map(logits, (9, 1), window=(0, 0, 2, 1), allowed=None, threads=1)
     assert set(predicted.ravel()) == {0, 1, 2}
     assert_highest(predicted, reference(logits, (9, 1)))
 
 
 def test_more_pixels_than_are_interpolated_at_once():
     logits = np.random.default_rng(4).normal(size=(20, 20, 3)).astype(np.float32)
-    size = (400, 500)
-    assert_highest(label_map(logits, size, window=(0, 0, 20, 20), allowed=None), reference(logits, size))
+    size, how = (400, 500), {"window": (0, 0, 20, 20), "allowed": None}
+    alone = label_map(logits, size, **how, threads=1)
+    assert_highest(alone, reference(logits, size))
+    assert np.array_equal(label_map(logits, size, **how, threads=3), alone)
 
 
 def test_a_window_is_cropped_before_it_is_resized():
     logits = smooth_logits(5, 24, 16)
-    predicted = label_map(logits, (90, 70), window=(3, 2, 18, 13), allowed=None)
+    predicted = label_map(logits, (90, 70), window=(3, 2, 18, 13), allowed=None, threads=1)
     assert_highest(predicted, reference(logits[3:21, 2:15], (90, 70)))
 
 
@@ -61,7 +63,7 @@ def test_coarse_logits_outside_of_a_window_have_no_influence_and_those_inside_st
     logits[0, :, 0] = 1
     logits[0, 4:, 1] = 2
     logits[0, [0, 7], 2] = 1000
-    predicted = label_map(logits, (1, 200), window=(0, 1.5, 1, 5), allowed=None)[0]
+    predicted = label_map(logits, (1, 200), window=(0, 1.5, 1, 5), allowed=None, threads=1)[0]
     # Class 1 is above 0 in the logit at 4.5 (2 to 1), below it at 3.5 (0 to 1), equal in the middle, at 4; of the 200
     # pixels from 1.5 to 6.5 that is the 100th.
     assert predicted.tolist() == [0] * 100 + [1] * 100
@@ -70,14 +72,14 @@ def test_coarse_logits_outside_of_a_window_have_no_influence_and_those_inside_st
 def test_a_window_narrower_than_a_logit_takes_the_nearest():
     logits = np.zeros((1, 4, 4), np.float32)
     logits[0, np.arange(4), np.arange(4)] = 1
-    assert label_map(logits, (1, 3), window=(0, 2.6, 1, 0.3), allowed=None).tolist() == [[3, 3, 3]]
+    assert label_map(logits, (1, 3), window=(0, 2.6, 1, 0.3), allowed=None, threads=1).tolist() == [[3, 3, 3]]
 
 
 def test_only_allowed_classes_win_and_the_highest_of_them():
     logits, allowed = smooth_logits(6, 24, 16), np.array([0, 3, 4, 7])
     masked = np.full_like(logits, -1e6)
     masked[..., allowed] = logits[..., allowed]
-    predicted = label_map(logits, (99, 66), window=(0, 0, 24, 16), allowed=allowed)
+    predicted = label_map(logits, (99, 66), window=(0, 0, 24, 16), allowed=allowed, threads=1)
     assert set(predicted.ravel()) <= set(allowed)
     assert_highest(predicted, reference(masked, (99, 66)))
 
