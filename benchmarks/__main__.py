@@ -558,7 +558,7 @@ def main(given: Sequence[str] | None = None) -> None:
     setting = Setting(options.work.resolve(), weights, options.pairs)
     for row in chosen:
         measure, goals = ROWS[row]
-        _tell(f"{row}: {measure.__doc__}")
+        _tell(f"{row}: {(measure.__doc__ or row).splitlines()[0]}")
         try:
             save(options.output, row, goals, measure(setting), machine(gpu=row == "gpu"))
         except Skipped as reason:
