@@ -26,6 +26,7 @@ def network(backbone: str, size: int):
     from clothseg.models.backbones import build_encoder
     from clothseg.models.decoders import pix2pix, upsample
     from clothseg.models.fused import fuse
+    from clothseg.models.recomputed import recompute
     from clothseg.models.unet import build_network
 
     keras.utils.set_random_seed(0)
@@ -33,6 +34,7 @@ def network(backbone: str, size: int):
     decoder = partial(pix2pix, filters=(512, 256, 128, 64), upsample=upsample)
     built = build_network(encoder, decoder=decoder, classes=CLASSES, presence=False, gate=0, name="unet")
     fuse(built.model, deterministic=False)
+    recompute(built.model)
     return built
 
 
@@ -41,6 +43,7 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
     import keras
 
     from clothseg.models.unet import freeze
+    from clothseg.training import updates
     from clothseg.training.losses import CrossEntropy
     from clothseg.training.metrics import segmentation_metrics
 
@@ -55,8 +58,10 @@ def keras_step(given: argparse.Namespace) -> Callable[[], object]:
         member = Member(made.model, (given.size, given.size), "squash", least_batch=least_batch())
         return lambda: member.logits(photos)
     freeze(made.encoder, given.mode == "frozen", batch_norm_frozen=False)
+    optimizer = keras.optimizers.RMSprop(0.001)
+    updates.fuse(optimizer)
     made.model.compile(
-        keras.optimizers.RMSprop(0.001),
+        optimizer,
         CrossEntropy(class_weights=None, label_smoothing=0, prior=None, adjustment=0),
         metrics=segmentation_metrics(CLASSES),
         jit_compile=given.compile,

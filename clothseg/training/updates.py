@@ -68,7 +68,8 @@ def _rmsprop(optimizer: keras.optimizers.RMSprop) -> Callable[[Any, Any, Any], N
         build(variables)
         # The operation writes its last step there, which at a momentum of 0 nobody reads.
         if not momentums:
-            zeros = [tf.Variable(tf.zeros(variable.shape), trainable=False) for variable in variables]
+            with tf.init_scope():  # Keras may build an optimizer while it traces its first step
+                zeros = [tf.Variable(tf.zeros(variable.shape), trainable=False) for variable in variables]
             momentums.extend(optimizer._momentums or zeros)
 
     def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:

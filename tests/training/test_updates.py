@@ -56,6 +56,16 @@ def test_weights_and_what_an_optimizer_remembers_are_those_of_keras(name, in_a_g
     assert fused.get_config() | {"name": ""} == plain.get_config() | {"name": ""}
 
 
+def test_an_optimizer_may_be_built_while_its_first_step_is_traced():
+    optimizer, variable = keras.optimizers.RMSprop(0.1), keras.Variable(np.zeros(2, np.float32))
+    fuse(optimizer)
+    step = tf.function(lambda gradient: optimizer.apply([gradient], [variable]))
+    step(tf.constant([1.0, -2.0]))
+    first = np.array(variable.value)
+    step(tf.constant([1.0, -2.0]))
+    assert (np.sign(first) == [-1, 1]).all() and (np.abs(variable.value) > np.abs(first)).all()
+
+
 class Own(keras.optimizers.Adam):
     """A user's."""
 
