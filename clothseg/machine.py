@@ -58,6 +58,17 @@ def _processor() -> tuple[str, set[str]]:
     return name, flags
 
 
+def tensorflow_on_processor() -> bool:
+    """Whether Keras computes by TensorFlow, and on no GPU."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
+
+
 def has_bfloat16() -> bool:
     """Whether the processor computes in bfloat16. Where the system does not tell, it is taken to lack it."""
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor().split())

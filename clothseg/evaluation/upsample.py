@@ -49,7 +49,7 @@ class Upsampled:
         """The class with the highest logit at every pixel, uint8 (height, width), but for the order of equal values.
 
         Of the pixels of a photo most lie between four logits with the same highest class, which is then theirs too;
-        interpolated are the others alone, many in as many threads.
+        interpolated are the others alone, where they are many in several threads.
         """
         highest = self.logits.argmax(axis=-1).astype(np.uint8)
         classes = highest.take(self._above, axis=0).take(self._before, axis=1)

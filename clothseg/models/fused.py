@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 
-from clothseg.machine import processor, wrong_in_16_bits
+from clothseg.machine import processor, tensorflow_on_processor, wrong_in_16_bits
 
 # Pixels of a map up to which, with AMX, oneDNN's gradient of the weights takes longer than a matrix product: at 16 x 16
 # as long, at 4 x 4 seven times, at 64 x 64 a quarter.
@@ -55,14 +55,12 @@ def least_batch() -> int:
     Of a single one TensorFlow leaves weights in an order that oneDNN, where there is AVX2 without AVX-512, has no fast
     kernels for: DenseNet121 at 128 px takes 0.40 s for one photo, and 0.14 s for two.
     """
-    return 2 if keras.backend.backend() == "tensorflow" and _on_avx2_alone() else 1
+    return 2 if _on_avx2_alone() else 1
 
 
 def _on_avx2_alone() -> bool:
-    import tensorflow as tf
-
     flags = processor().split()
-    return "avx2" in flags and "avx512f" not in flags and not tf.config.list_physical_devices("GPU")
+    return "avx2" in flags and "avx512f" not in flags and tensorflow_on_processor()
 
 
 def layers(model: keras.Model) -> Iterator[keras.Layer]:

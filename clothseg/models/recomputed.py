@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from clothseg.machine import tensorflow_on_processor
 from clothseg.models.fused import convolve_by, layers
 
 
@@ -28,11 +29,7 @@ def recompute(model: keras.Model) -> None:
     Args:
         model: is changed; models within it are gone through too.
     """
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
+    if not tensorflow_on_processor():
         return
     for layer in layers(model):
         if (convolve := _convolution(layer)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from clothseg.machine import wrong_in_16_bits
+from clothseg.machine import tensorflow_on_processor, wrong_in_16_bits
 from clothseg.models.fused import layers
 
 
@@ -22,11 +22,7 @@ def compute_in_float32_where_wrong(model: keras.Model) -> None:
     Args:
         model: is changed; models within it are gone through too.
     """
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
+    if not tensorflow_on_processor():
         return
     for layer in layers(model):
         if layer.compute_dtype in ("bfloat16", "float16") and isinstance(layer, _STRIDED) and _wrong(layer):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
+
+from clothseg.machine import tensorflow_on_processor
 
 
 def cross_entropies(labels: Any, logits: Any) -> Any:
@@ -22,12 +23,10 @@ def cross_entropies(labels: Any, logits: Any) -> Any:
     Returns:
         float32 (...), at least 0.
     """
-    if keras.backend.backend() != "tensorflow":
+    if not tensorflow_on_processor():
         return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
-        return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     return _composed(tf.convert_to_tensor(labels), tf.convert_to_tensor(logits))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from clothseg.machine import tensorflow_on_processor
+
 
 def fuse(optimizer: keras.Optimizer) -> None:
     """Lets Adam, AdamW, RMSprop and SGD with momentum update a weight in one operation.
@@ -22,11 +24,7 @@ def fuse(optimizer: keras.Optimizer) -> None:
     Args:
         optimizer: is changed, and saved as what it is. It has not been built yet.
     """
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
+    if not tensorflow_on_processor():
         return
     # Of these classes themselves: who derives from them may update otherwise.
     kind = type(optimizer)
