@@ -26,7 +26,6 @@ def network(backbone: str, size: int):
     from clothseg.models.backbones import build_encoder
     from clothseg.models.decoders import pix2pix, upsample
     from clothseg.models.fused import fuse
-    from clothseg.models.recomputed import recompute
     from clothseg.models.unet import build_network
 
     keras.utils.set_random_seed(0)
@@ -34,7 +33,6 @@ def network(backbone: str, size: int):
     decoder = partial(pix2pix, filters=(512, 256, 128, 64), upsample=upsample)
     built = build_network(encoder, decoder=decoder, classes=CLASSES, presence=False, gate=0, name="unet")
     fuse(built.model, deterministic=False)
-    recompute(built.model)
     return built
 
 

@@ -54,10 +54,10 @@ def patch(*, first_step: bool, untracked: bool, one_batch: bool, watch: bool) ->
             begin(self, epoch, logs)
 
         def on_train_batch_end(self, step, logs=None):
-            batch(self, step, logs)
             if first_step:
                 tell("first step")
                 os._exit(0)
+            batch(self, step, logs)
 
         def on_epoch_end(self, epoch, logs=None):
             took = time.perf_counter() - self.took
@@ -104,7 +104,7 @@ def without_tracking() -> None:
     def remember(self, epoch, history):
         self.saved = {"last": epoch, "best": epoch}
 
-    for name in ("data", "augmentation", "after_epoch", "after_phase", "conclude"):
+    for name in ("data", "samples", "after_epoch", "after_phase", "conclude"):
         setattr(Report, name, nothing)
     Checkpoints.keep, Checkpoints.__call__ = nothing, remember
     TrackedRun._put = nothing

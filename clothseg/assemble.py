@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from clothseg.data.prepared import Prepared
 from clothseg.data.source import Source
 from clothseg.data.split import Split
 from clothseg.errors import UserError
+from clothseg.machine import tensorflow_on_processor
 from clothseg.models.backbones import check_download, check_encoder
 from clothseg.settings import EvaluationOptions, PhaseSettings, TrainSettings
 from clothseg.stages import fold_dataset, prepare_dataset, split_dataset
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from clothseg.training.phases import Phase
 
 Size = tuple[int, int]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,8 @@ def networks(cfg: DictConfig, settings: TrainSettings, *, classes: int) -> dict[
         settings: the same, checked.
         classes: how many.
     """
+    if settings.gradient_checkpointing and not tensorflow_on_processor():
+        log.warning("gradient_checkpointing=true changes nothing here: it is for a processor, under TensorFlow")
     return {size: network(cfg, settings, classes=classes, size=size) for size in dict.fromkeys(sizes(settings))}
 
 
@@ -236,6 +242,7 @@ def network(cfg: DictConfig, settings: TrainSettings, *, classes: int, size: Siz
     compute_in_float32_where_wrong(built.model)
     if settings.fused_layers:
         fuse(built.model, deterministic=settings.deterministic)
+    if settings.gradient_checkpointing:
         recompute(built.model)
     return built
 

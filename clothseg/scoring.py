@@ -144,7 +144,7 @@ def evaluator(
         classes=len(trainings[0].class_names),
         scored=scored_classes(settings, trainings[0])[1],
         tags=settings.tags,
-        batch_size=settings.batch_size or trainings[0].settings.batch_size,
+        batch_size=settings.batch_size or trainings[0].settings.evaluation.batch_size,
     )
 
 

@@ -140,6 +140,7 @@ class Evaluation(EvaluationOptions):
     """How the trained network is scored at the photos' own sizes, if it is."""
 
     native: bool
+    batch_size: Size
 
 
 class Sweep(_Section):
@@ -308,6 +309,7 @@ class TrainSettings(_DataSettings):
     deterministic: bool
     jit_compile: bool | Literal["auto"]
     fused_layers: bool
+    gradient_checkpointing: bool
     best_metric: Score
     keep: Literal["last", "best"]
     divergence: Divergence

@@ -180,6 +180,8 @@ def _check_together(settings: TrainSettings) -> None:
         )
     if name is not None and not settings.tracking.log_model:
         raise UserError(f"register={name} needs the logged model; tracking.log_model=false has none, true has")
+    if settings.gradient_checkpointing and not settings.fused_layers:
+        raise UserError("gradient_checkpointing=true needs batch norms in one operation; fused_layers=true has them")
 
 
 def _made(output: str) -> Path:
@@ -379,10 +381,11 @@ def _fit_held(
                 _parameters(cfg) | {"precision_used": policy, "model_parameters": model.count_params()},
             )
             report.data(options=entry.flatten(cfg.dataset))
-            report.augmentation(augmentation, seed=settings.seed)
+            after_first_step = [partial(report.samples, augmentation, seed=settings.seed)]
         else:
             run.text(_text(cfg), "config/config.yaml")
             report.resumed(history)
+            after_first_step = []
             last = history.epochs[-1]
             log.info(
                 "going on after epoch %d of %d (%s)", last.number, sum(one.epochs for one in phases), last.phase.name
@@ -412,6 +415,7 @@ def _fit_held(
                 history=history,
                 state=state,
                 keep=checkpoints.keep,
+                after_first_step=after_first_step,
                 after_epoch=after_epoch,
                 after_phase=[report.after_phase],
             )
@@ -455,7 +459,7 @@ def _evaluate(settings: TrainSettings, data: assemble.Data, report: Report, *, e
     options = settings.evaluation
     rows = data.parts.validation
     members = [assemble.member(report.model, settings)]
-    evaluator = assemble.evaluation(members, data, options, scored=None, batch_size=settings.batch_size)
+    evaluator = assemble.evaluation(members, data, options, scored=None, batch_size=options.batch_size)
     evaluation = evaluator.evaluate(rows, boundary=options.boundary)
     report.evaluation(evaluation, what=assemble.evaluation_name("val", options), epoch=epoch)
     return evaluation

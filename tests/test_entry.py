@@ -30,6 +30,16 @@ def test_importing_the_package_loads_neither_tensorflow_nor_mlflow():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_command_does_not_look_for_garbage_after_every_few_hundred_objects(tmp_path):
+    code = (
+        "import gc; from clothseg import entry\n"
+        "entry.run(lambda cfg: print(gc.isenabled(), gc.get_threshold()[0]), config_name='prepare')"
+    )
+    command = [sys.executable, "-c", code, "hydra.run.dir=."]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.split() == ["True", str(entry.OBJECTS_BETWEEN_COLLECTIONS)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -260,6 +260,13 @@ def test_a_run_that_does_not_exist_and_a_folder_without_results_are_told(clothse
     assert list(tmp_path.iterdir()) == []
 
 
+def test_computing_maps_anew_needs_batch_norms_in_one_operation(clothseg, tmp_path):
+    options = ("experiment=quickstart", "gradient_checkpointing=true", "fused_layers=false")
+    done = clothseg("train", *options, folder=tmp_path)
+    told = "gradient_checkpointing=true needs batch norms in one operation; fused_layers=true has them"
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_ctrl_c_keeps_what_was_trained_and_marks_the_run_killed(clothseg, tmp_path):
     process = clothseg.start(
         "train",

@@ -2,7 +2,8 @@
 
 In a dense block every layer joins all maps before it, norms and activates them, and its convolution needs the result
 for the gradient of its kernel: a layer adds 32 channels and has up to a thousand kept, twice. What they are computed of
-is kept anyway (Pleiss et al. 2017, Memory-Efficient Implementation of DenseNets). No convolution is computed twice.
+is kept anyway (Pleiss et al. 2017, Memory-Efficient Implementation of DenseNets). It is gradient checkpointing (Chen et
+al. 2016, Training Deep Nets with Sublinear Memory Cost) in which no convolution is computed twice.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Report:
         self.predictions_drawn, self.logged = 0, 0
 
     def data(self, *, options: Mapping[str, Any]) -> None:
-        """Logs what is trained and scored on: MLflow inputs, the split, what was left out, a sample sheet.
+        """Logs what is trained and scored on: MLflow inputs, the split, what was left out.
 
         Args:
             options: of the data set, by name.
@@ -79,6 +79,12 @@ class Report:
         self.run.text(self.parts.to_json(), "data/split.json")
         if self.prepared.skipped:
             self.run.table(["name", "reason"], self.prepared.skipped, "data/skipped.csv")
+
+    def samples(self, augmentation: Augmentation, *, seed: int) -> None:
+        """Draws training photos with their labels, and what the augmentation makes of them.
+
+        Of fixed variants each is drawn, of the first photo; random changes of a few photos in the first passes.
+        """
         rows = self.parts.train[:SAMPLES]
         sheet = figures.sample_sheet(
             self.prepared.photos[rows],
@@ -87,12 +93,6 @@ class Report:
             names=[self.prepared.names[row] for row in rows],
         )
         self.run.figure(sheet, "figures/samples.png")
-
-    def augmentation(self, augmentation: Augmentation, *, seed: int) -> None:
-        """Draws what the augmentation makes of training photos and their labels.
-
-        Of fixed variants each is drawn, of the first photo; random changes of a few photos in the first passes.
-        """
         if len(augmentation.variants) > 1:
             figure = self._variants(augmentation, seed=seed)
         else:

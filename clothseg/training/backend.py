@@ -39,7 +39,7 @@ def load(*, seed: int, deterministic: bool, threads: int | None, precision: str)
         UserError: this process has computed with another number of threads.
     """
     _choose_onednn(precision)
-    with _without_chatter():
+    with _without_chatter(), _without("sklearn"):
         import keras
 
         # A sweep trains several networks in one process: each begins as if it were the first.
@@ -56,6 +56,23 @@ def load(*, seed: int, deterministic: bool, threads: int | None, precision: str)
             tf.config.list_physical_devices()
             if deterministic:
                 tf.config.experimental.enable_op_determinism()
+
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """As if a package were not installed, unless it is imported already.
+
+    Keras wraps scikit-learn where it finds it, whose import is a fifth of Keras's and TensorFlow's; its wrappers
+    are not what anybody trains with here.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def _choose_onednn(precision: str) -> None:

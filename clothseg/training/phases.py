@@ -99,6 +99,7 @@ def fit_phases(
     history: History,
     state: State | None,
     keep: Callable[[State], None],
+    after_first_step: Iterable[Callable[[], None]],
     after_epoch: Iterable[Listener],
     after_phase: Iterable[Listener],
 ) -> None:
@@ -122,6 +123,7 @@ def fit_phases(
         state: where an interrupted training of the same phases stood, to go on from there as if it had not been
             interrupted, or None to begin. The listeners hear of its last epoch once more.
         keep: called with the state of the training after every epoch, before the listeners are.
+        after_first_step: called once, when the first step is done, for what the step need not wait for.
         after_epoch: called with every epoch as it ends, and the history.
         after_phase: called with the last epoch of every phase, and the history.
 
@@ -130,6 +132,7 @@ def fit_phases(
             rate.
     """
     total, after_epoch = sum(phase.epochs for phase in phases), list(after_epoch)
+    after_first_step = list(after_first_step)
     first, resumed = 0, state is not None
     if state is not None:
         first = phases.index(history.epochs[-1].phase)
@@ -159,6 +162,7 @@ def fit_phases(
                 history=history,
                 names=rollback.names,
                 keep=keep,
+                after_first_step=after_first_step,
                 after_epoch=after_epoch,
             )
             if resumed:
@@ -263,12 +267,13 @@ class _Recorder(keras.callbacks.Callback):
         history: History,
         names: Callable[[Phase, int], Sequence[str]],
         keep: Callable[[State], None],
+        after_first_step: list[Callable[[], None]],
         after_epoch: list[Listener],
     ) -> None:
         super().__init__()
         self.phase, self.confusion, self.averaged, self.batch_size = phase, confusion, averaged, batch_size
         self.metric, self.history, self.keep, self.after_epoch = metric, history, keep, after_epoch
-        self.names = names
+        self.names, self.after_first_step = names, after_first_step
         # At the end of the last epoch, or where the phase began.
         self.state = state
 
@@ -278,6 +283,9 @@ class _Recorder(keras.callbacks.Callback):
         self.last_batch_done: float | None = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # Emptied, as it is the same list in every phase and after every rollback.
+        while self.after_first_step:
+            self.after_first_step.pop(0)()
         if not np.isfinite(float(logs["loss"])):
             names = self.names(self.phase, self.own_epochs() * self.phase.steps_per_epoch + batch)
             others = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

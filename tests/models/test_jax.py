@@ -46,7 +46,7 @@ fit_phases(
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.0, placement=nullcontext,
     jit_compile=True, batch_size=2, metric="val/miou",
     rollback=Rollback(0, 0.1, lambda phase, step: [], print), history=history, state=None,
-    keep=lambda state: None, after_epoch=[], after_phase=[],
+    keep=lambda state: None, after_first_step=[], after_epoch=[], after_phase=[],
 )
 (epoch,) = history.epochs
 assert epoch.confusion.sum() == labels.size

@@ -124,6 +124,35 @@ def test_what_stands_still_and_predictions_have_their_graph_as_it_was(network, f
     assert kinds(True) == kinds(False)
 
 
+def settings_of(*options: str):
+    from clothseg import entry
+    from clothseg.settings import TrainSettings, check, options_of
+
+    small = ("backbone=mobilenetv2", "backbone.weights=null", "image_size=[32,32]")
+    cfg = options_of(entry.compose("train", [*small, *options]), "train", TrainSettings)
+    return cfg, check(cfg, TrainSettings)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_maps_are_computed_anew_where_the_configuration_says_so(wanted):
+    from clothseg import assemble
+
+    cfg, settings = settings_of(f"gradient_checkpointing={str(wanted).lower()}")
+    network = assemble.network(cfg, settings, classes=3, size=(32, 32))
+    convolutions = [one for one in network.model._flatten_layers() if isinstance(one, keras.layers.DepthwiseConv2D)]
+    assert convolutions
+    assert all(("call" in vars(layer)) is wanted for layer in convolutions)
+
+
+def test_where_it_changes_nothing_a_training_is_told_so(monkeypatch, caplog):
+    from clothseg import assemble
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
+    for options, told in (((), ""), (("gradient_checkpointing=true",), "gradient_checkpointing=true changes nothing")):
+        assemble.networks(*settings_of(*options), classes=3)
+        assert told in caplog.text if told else not caplog.records
+
+
 def test_a_convolution_that_is_not_keras_own_stays_as_it_is():
     class Own(keras.layers.Conv2D):
         """A user's."""

@@ -38,6 +38,18 @@ def test_loading_it_prints_nothing_and_seeds_everything():
     assert refused.startswith("UserError threads=2: this process has computed with 1 already")
 
 
+def test_keras_does_not_import_scikit_learn_which_everything_else_can():
+    code = (
+        "import sys\nfrom clothseg.training import backend\n"
+        "backend.load(seed=0, deterministic=False, threads=None, precision='auto')\n"
+        "print('sklearn' in sys.modules)\n"
+        "from sklearn.model_selection import KFold\n"
+        "backend.load(seed=0, deterministic=False, threads=None, precision='auto')\n"
+        "print(KFold.__module__ in sys.modules)"
+    )
+    assert run(code).stdout.split() == ["False", "True"]
+
+
 def test_what_is_not_chatter_comes_through_even_after_an_error():
     code = (
         "import os\nfrom clothseg.training.backend import _without_chatter\n"

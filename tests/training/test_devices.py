@@ -57,7 +57,7 @@ def trained(devices, normed=False, fused=False):
         classes=3, loss=loss, presence_weight=0.0, placement=place,
         jit_compile=False, batch_size=4, metric="val/miou", rollback=Rollback(0, 0.1, lambda phase, step: [], print),
         history=history,
-        state=None, keep=lambda state: None, after_epoch=[], after_phase=[])
+        state=None, keep=lambda state: None, after_first_step=[], after_epoch=[], after_phase=[])
     return model.get_weights(), history.epochs[-1]
 
 # A norm of each half of a batch is another than that of all, so that those of two devices are compared with their own.

@@ -52,7 +52,7 @@ def phase(
 
 def fit(
     phases, *, training=None, validation=None, after_epoch=(), after_phase=(), metric="val/accuracy", rollbacks=0,
-    tell=None, state=None, keep=None,
+    tell=None, state=None, keep=None, after_first_step=(),
 ) -> History:  # fmt: skip
     history = History(list(state.epochs) if state is not None else [])
     rollback = Rollback(rollbacks, 0.1, lambda phase, step: [f"photo {step}"] * 5, tell or (lambda what: None))
@@ -61,7 +61,8 @@ def fit(
         validation=validation or (lambda phase: next(batches(99))), classes=CLASSES,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.5, placement=nullcontext,
         jit_compile=False, batch_size=2, metric=metric, rollback=rollback, history=history, state=state,
-        keep=keep or (lambda state: None), after_epoch=after_epoch, after_phase=after_phase,
+        keep=keep or (lambda state: None), after_first_step=after_first_step, after_epoch=after_epoch,
+        after_phase=after_phase,
     )  # fmt: skip
     return history
 
@@ -87,6 +88,19 @@ def test_epochs_are_counted_across_phases_and_every_listener_hears_of_them():
         5,
         history.best("val/accuracy").number,
     }
+
+
+def test_the_first_step_of_all_is_told_of_once_and_before_its_loss_is_looked_at():
+    heard, net = [], network()
+    two = [phase(net, "first", epochs=2), phase(net, "second", epochs=1)]
+
+    def training(phase: Phase):
+        # The first step diverges, once.
+        for photos, labels in batches(phase.first_step):
+            yield photos * (1 if heard else np.nan), labels
+
+    fit(two, training=training, rollbacks=1, after_first_step=[lambda: heard.append("a"), lambda: heard.append("b")])
+    assert heard == ["a", "b"]
 
 
 def test_every_phase_begins_in_the_data_where_it_is_told_to():
