@@ -88,8 +88,7 @@ def train(
         phases=own, training=training, validation=lambda phase: next(batches(phase)), classes=CLASSES,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), presence_weight=0.5, placement=nullcontext,
         jit_compile=False, batch_size=2, metric="val/accuracy", rollback=NONE, history=history, state=state,
-        keep=keep or checkpoints.keep, after_first_step=[], after_epoch=[checkpoints],
-        after_phase=[],
+        keep=keep or checkpoints.keep, after_first_step=[], after_epoch=[checkpoints], after_phase=[],
     )  # fmt: skip
     return history, checkpoints, own[-1].network.model.get_weights()
 
