@@ -98,6 +98,8 @@ def stand_still(process: subprocess.Popen[str], folder: Path) -> None:
     """Stops a process where it is, but not while it has the database locked, which nobody could read then."""
     for _ in range(200):
         os.killpg(process.pid, signal.SIGSTOP)
+        # Its other threads stand still later, and one of them may be about to lock it.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         with suppress(sqlite3.OperationalError), closing(sqlite3.connect(folder / "mlflow.db", timeout=0)) as database:
             database.execute("BEGIN IMMEDIATE").close()
             database.rollback()
