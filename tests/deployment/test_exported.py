@@ -110,11 +110,31 @@ def test_it_has_the_logits_of_the_network_in_any_batch(engine, precision, near, 
         np.testing.assert_allclose(found, network.predict_on_batch(batch), atol=near)
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_logits_stay_as_they_are_when_others_follow(engine, tmp_path):
+    network, file = _exported(tmp_path)
+    member = file.member(engine, precision="float32")
+    # More batches at once than there are requests or networks for, and photos cut out of one of which the rest is gone.
+    batches = [np.random.default_rng(n).integers(0, 256, (1 + n % 4, 32, 48, 3)).astype(np.float32) for n in range(12)]
+    found = [member.logits(batch)[-1:] for batch in batches]
+    for batch, logits in zip(batches, found, strict=True):
+        np.testing.assert_allclose(logits, network.predict_on_batch(batch)[-1:], atol=1e-4)
+
+
+def test_openvino_uses_its_memory_again_once_an_answer_is_gone(tmp_path):
+    member = _exported(tmp_path)[1].member("openvino", precision="float32")
+    photos = np.zeros((2, 32, 48, 3), np.float32)
+    kept = member.logits(photos)[0]
+    places = {member.logits(photos).ctypes.data for _ in range(5)}
+    assert len(places) == 1 and kept.base.ctypes.data not in places
+
+
 @BFLOAT16
 def test_all_convolutions_are_computed_in_the_precision_asked_for(tmp_path):
     _, file = _exported(tmp_path)
     for precision, name in (("float32", "f32"), ("bfloat16", "bf16")):
-        layers = exported.compiled(file.path, file.size, precision).get_runtime_model().get_ops()
+        network = exported.logits_network(file.path, file.size, precision)
+        layers = exported.compiled(network, precision).get_runtime_model().get_ops()
         found = {
             about["layerType"]: about["runtimePrecision"]
             for about in (layer.get_rt_info() for layer in layers)
