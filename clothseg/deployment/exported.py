@@ -168,8 +168,8 @@ class _Network:
 def _openvino(path: Path, size: tuple[int, int], precision: Precision) -> Callable[[np.ndarray], np.ndarray]:
     network = logits_network(path, size, precision)
 
-    # For as many photos as come at once: to compile it takes half a second, and a network for any number of them takes
-    # up to a third longer. Two, since the last batch of a folder is a smaller one.
+    # For as many photos as come at once: compiling takes half a second, and a network for any number of them computes a
+    # fifteenth to a third longer. Two, since the last batch of a folder is a smaller one.
     @lru_cache(maxsize=2)
     def for_batches(photos: int) -> _Requests:
         network.reshape([photos, *size, 3])
@@ -181,8 +181,8 @@ def _openvino(path: Path, size: tuple[int, int], precision: Precision) -> Callab
 class _Requests:
     """Inference requests, each used again once nothing is left of its last answer.
 
-    So answers are neither copied nor new memory each time: that took a quarter of the time of a batch of 64 photos,
-    whose logits are 250 MB, and much more where the system is slow to hand out memory.
+    So answers are neither copied nor new memory each time, which took a twelfth to a third of the time of a batch of 64
+    photos. Their logits are 250 MB.
 
     Args:
         new: makes a request of OpenVINO.

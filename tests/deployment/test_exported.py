@@ -115,7 +115,9 @@ def test_logits_stay_as_they_are_when_others_follow(engine, tmp_path):
     network, file = _exported(tmp_path)
     member = file.member(engine, precision="float32")
     # Of the same sizes in turns, then of others; and photos cut out of batches of which the rest is gone.
-    batches = [np.random.default_rng(n).integers(0, 256, (1 + n % 2 + n // 8, 32, 48, 3)).astype(np.float32) for n in range(12)]
+    batches = [
+        np.random.default_rng(n).integers(0, 256, (1 + n % 2 + n // 8, 32, 48, 3)).astype(np.float32) for n in range(12)
+    ]
     found = [member.logits(batch)[-1:] for batch in batches]
     for batch, logits in zip(batches, found, strict=True):
         np.testing.assert_allclose(logits, network.predict_on_batch(batch)[-1:], atol=1e-4)
