@@ -60,8 +60,7 @@ class Exported:
         except UserError:
             raise
         except Exception as error:  # of types of the engines' own
-            reason = " ".join(str(error).split())
-            raise UserError(f"run={self.path} cannot be opened by {engine}: {reason[:200]}") from error
+            raise _cannot_open(self.path, engine, error) from error
         return Member(network, size=self.size, resize=self.resize)
 
 
@@ -147,6 +146,10 @@ def check_precision(given: Precision, engine: Engine) -> None:
         )
 
 
+def _cannot_open(path: Path, engine: Engine, error: Exception) -> UserError:
+    return UserError(f"run={path} cannot be opened by {engine}: {' '.join(str(error).split())[:200]}")
+
+
 class _Network:
     """Photos that have the network's size already to its logits, as a Keras model gives them.
 
@@ -173,7 +176,10 @@ def _openvino(path: Path, size: tuple[int, int], precision: Precision) -> Callab
     @lru_cache(maxsize=2)
     def for_batches(photos: int) -> _Requests:
         network.reshape([photos, *size, 3])
-        return _Requests(compiled(network, precision).create_infer_request)
+        try:
+            return _Requests(compiled(network, precision).create_infer_request)
+        except Exception as error:  # of types of OpenVINO's own
+            raise _cannot_open(path, "openvino", error) from error
 
     return lambda photos: for_batches(len(photos))(photos)
 

@@ -123,6 +123,18 @@ def test_logits_stay_as_they_are_when_others_follow(engine, tmp_path):
         np.testing.assert_allclose(logits, network.predict_on_batch(batch)[-1:], atol=1e-4)
 
 
+def test_what_openvino_cannot_compile_is_told_on_one_line(tmp_path, monkeypatch):
+    _, file = _exported(tmp_path)
+    member = file.member("openvino", precision="float32")
+
+    def fail(*_):
+        raise RuntimeError("no such layer\nfrom a plugin")
+
+    monkeypatch.setattr(exported, "compiled", fail)
+    with pytest.raises(UserError, match="cannot be opened by openvino: no such layer from a plugin$"):
+        member.logits(np.zeros((1, 32, 48, 3), np.float32))
+
+
 def test_openvino_uses_its_memory_again_once_an_answer_is_gone(tmp_path):
     member = _exported(tmp_path)[1].member("openvino", precision="float32")
     photos = np.zeros((2, 32, 48, 3), np.float32)
